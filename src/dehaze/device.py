@@ -1,0 +1,45 @@
+"""Which device computes; asked for and absent is an error, never a silent fallback."""
+
+from __future__ import annotations
+
+import torch
+
+from dehaze.errors import UsageError
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that is there.
+
+    Raises:
+        UsageError: The name is unknown, or the device is not available.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device '{name}': expected auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda":
+        _check_cuda(device)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps' is not available: it needs an Apple GPU", "use --device cpu")
+    return device
+
+
+def _check_cuda(device: torch.device) -> None:
+    if not torch.cuda.is_available():
+        reason = (
+            "this PyTorch build has no CUDA support"
+            if torch.version.cuda is None
+            else "no usable NVIDIA GPU or driver"
+        )
+        raise UsageError(f"device '{device}' is not available: {reason}", "use --device cpu or --device auto")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise UsageError(
+            f"device '{device}' is not available: this machine has {torch.cuda.device_count()} CUDA device(s), "
+            "counted from cuda:0"
+        )

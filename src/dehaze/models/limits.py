@@ -1,0 +1,26 @@
+"""What a network asks of its input, stated once so that callers need not know the architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Promises of an architecture; every network in the registry is tested against them.
+
+    Attributes:
+        min_size: Smallest height and width the network accepts as is (pixels).
+        multiple: Height and width are padded up to this internally; callers need not care.
+        half: Whether float16 and bfloat16 inference stays within one 8-bit level of float32 on a GPU.
+        tiling: ``ok`` if a pixel's answer depends on a bounded neighbourhood only, ``discouraged`` if the
+            network uses statistics of the whole picture, so that tiles differ from the whole.
+        scale: Output size over input size; 1 for dehazing networks, 2 or 4 for super-resolution teachers.
+    """
+
+    min_size: int = 1
+    multiple: int = 1
+    half: bool = True
+    tiling: Literal["ok", "discouraged"] = "ok"
+    scale: int = 1

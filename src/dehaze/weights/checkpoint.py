@@ -1,0 +1,165 @@
+"""Self-describing checkpoints: one `.safetensors` file whose header says all that loading it needs.
+
+Nothing is ever unpickled. The header is JSON under the key ``dehaze`` of the safetensors metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dehaze.errors import ModelError
+
+FORMAT_VERSION = 1
+"""Raised when a reader of today could misunderstand a file of tomorrow."""
+
+MAX_HEADER_BYTES = 4 * 1024 * 1024
+"""A safetensors header of ours is a few kilobytes; anything larger is refused unread."""
+
+SMALLEST_WEIGHT = 1e-20
+"""Weights smaller than this are stored as zero: products of denormals run many times slower on CPUs."""
+
+_KEY = "dehaze"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        name: Model name, for people.
+        architecture: Key of `dehaze.models.ARCHITECTURES`.
+        config: Fields of the architecture's config dataclass.
+        working_size: Long side in pixels of the pictures the network was trained on; None if any size does.
+        parameters: Number of learned values.
+        recipe: The resolved training recipe.
+        data: What it was trained on: names, counts, licences.
+        metrics: Measured quality, with the convention and the command.
+        source_commit: Commit of the code that trained it; empty if unknown.
+        licence: Terms of the weights.
+        format_version: Version of this header.
+    """
+
+    name: str
+    architecture: str
+    config: dict[str, Any] = field(default_factory=dict)
+    working_size: int | None = None
+    parameters: int = 0
+    recipe: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    source_commit: str = ""
+    licence: str = ""
+    format_version: int = FORMAT_VERSION
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
+    """Write tensors and header to one file, atomically; weights that are denormal or nearly so become zero."""
+    from safetensors.torch import save
+
+    clean = {k: _without_denormals(v.detach().cpu().contiguous()) for k, v in tensors.items()}
+    data = save(clean, metadata={_KEY: json.dumps(asdict(header), sort_keys=True)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _without_denormals(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.masked_fill(tensor.abs() < SMALLEST_WEIGHT, 0)
+
+
+def read_header(path: Path) -> Header:
+    """Read a checkpoint's header without touching its weights.
+
+    Raises:
+        ModelError: No such file, not a safetensors file, not one of ours, or from a newer version.
+    """
+    metadata = _safetensors_metadata(path)
+    if _KEY not in metadata:
+        raise ModelError(
+            f"{path} is a safetensors file but not a dehaze checkpoint: its header has no '{_KEY}' entry",
+            "use a checkpoint made by 'dehaze train' or 'dehaze distill', or a name from 'dehaze models list'",
+        )
+    try:
+        values = json.loads(metadata[_KEY])
+        version = int(values["format_version"])
+        if version > FORMAT_VERSION:
+            raise ModelError(
+                f"{path} has checkpoint format {version}, this version of dehaze reads up to {FORMAT_VERSION}",
+                "upgrade with: pip install --upgrade dehaze-cli",
+            )
+        known = {f.name for f in fields(Header)}
+        return Header(**{k: v for k, v in values.items() if k in known})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} has a damaged checkpoint header: {error}", "fetch the file again") from error
+
+
+def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]:
+    """Build the network a checkpoint describes and load its weights; returned in evaluation mode.
+
+    Raises:
+        ModelError: See `read_header`; also when weights and architecture do not agree.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from dehaze.models import build
+
+    header = read_header(path)
+    try:
+        model = build(header.architecture, header.config)
+        model.load_state_dict(load_file(path, device=device))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path} describes a network this version cannot build: {error}") from error
+    except (RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{path} does not hold the weights its header describes: {error}", "fetch the file again"
+        ) from error
+    return model.to(device).eval(), header
+
+
+def _safetensors_metadata(path: Path) -> dict[str, str]:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+                raise ModelError(*_foreign(path, start))
+            header = json.loads(file.read(length))
+    except FileNotFoundError as error:
+        raise ModelError(f"no checkpoint at {path}", "see the names with: dehaze models list") from error
+    except OSError as error:
+        raise ModelError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ModelError(*_foreign(path, start)) from error
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _foreign(path: Path, start: bytes) -> tuple[str, str]:
+    what = "not a safetensors file"
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        what = "a pickle or PyTorch archive, which could run code when opened, so it was not opened"
+    return (
+        f"{path} is {what}; a dehaze checkpoint is one .safetensors file",
+        "see the models you can use with: dehaze models list",
+    )
