@@ -1,0 +1,283 @@
+"""The atmospheric scattering model (eq. 1) and what is drawn at random to make haze with it.
+
+Everything is batched torch that runs where its arguments live. Random numbers come from an explicit
+`torch.Generator`, so that a run can be repeated; they are drawn on the generator's device and then moved.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ITS_AIRLIGHT = (0.7, 1.0)
+"""RESIDE ITS draws one gray airlight a picture uniformly from here (Li et al., 2019)."""
+
+ITS_BETA = (0.6, 1.8)
+"""RESIDE ITS draws the scattering coefficient uniformly from here, for depth normalised to its maximum."""
+
+SOTS_AIRLIGHT = 1.0
+SOTS_BETAS = tuple(0.5 + 0.1 * level for level in range(1, 11))
+"""RESIDE SOTS indoor: picture k = 1..10 of a scene has airlight 1 and this beta[k - 1]."""
+
+
+def transmission(depth: Tensor, beta: Tensor, dmax: Tensor | None = None) -> Tensor:
+    """Share of light that crosses the haze: t = exp(-beta d / dmax), RESIDE's normalisation of eq. 1.
+
+    Args:
+        depth: (N, 1, H, W), at least 0, in any unit.
+        beta: (N,) one scattering coefficient a picture, or (N, 1, H, W) for haze that varies over the picture.
+        dmax: (N,) depth that counts as 1, in the unit of `depth`; None takes each picture's own maximum.
+            Pass it when `depth` is a crop: RESIDE normalises by the maximum of the whole frame.
+
+    Returns:
+        (N, 1, H, W) in (0, 1].
+    """
+    if dmax is None:
+        dmax = depth.amax(dim=(1, 2, 3))
+    scale = dmax.clamp_min(torch.finfo(depth.dtype).tiny).view(-1, 1, 1, 1)
+    return torch.exp(-_per_picture(beta) * depth / scale)
+
+
+def add_haze(clear: Tensor, t: Tensor, airlight: Tensor) -> Tensor:
+    """Eq. 1: I = J t + A (1 - t).
+
+    Args:
+        clear: (N, 3, H, W) in [0, 1].
+        t: (N, 1, H, W) transmission in [0, 1].
+        airlight: (N, 1) gray or (N, 3) RGB, in [0, 1].
+
+    Returns:
+        (N, 3, H, W) in [0, 1].
+    """
+    light = airlight[:, :, None, None]
+    return light + (clear - light) * t
+
+
+def sample_its(n: int, generator: torch.Generator, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Draw by the rule of RESIDE ITS.
+
+    Returns:
+        Airlight (N, 1) in [0.7, 1] and beta (N,) in [0.6, 1.8], for depth normalised to its maximum.
+    """
+    airlight = _uniform((n, 1), *ITS_AIRLIGHT, generator)
+    beta = _uniform((n,), *ITS_BETA, generator)
+    return airlight.to(device), beta.to(device)
+
+
+@dataclass(frozen=True)
+class RealHaze:
+    """Ranges of haze as cameras meet it outdoors; our choice, not the paper's.
+
+    Attributes:
+        brightness: Airlight's brightness, dusk to noon.
+        tint: Standard deviation of the airlight's colour temperature (blue against red, as a share).
+        blue: Mean of that temperature: haze in shade and distance is slightly blue.
+        beta: Scattering coefficient, drawn uniformly on a log scale, for depth in [0, 1].
+        patchiness: Largest standard deviation of log beta over a picture; each picture draws its own.
+    """
+
+    brightness: tuple[float, float] = (0.5, 1.0)
+    tint: float = 0.05
+    blue: float = 0.02
+    beta: tuple[float, float] = (0.25, 3.5)
+    patchiness: float = 0.35
+
+
+def sample_real(
+    n: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    device: torch.device | str,
+    haze: RealHaze | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw outdoor haze: tinted airlight and a scattering coefficient that drifts over the picture.
+
+    Args:
+        n: Pictures.
+        size: Their height and width.
+        generator: Source of randomness.
+        device: Where the answer goes.
+        haze: Ranges to draw from; None takes the defaults.
+
+    Returns:
+        Airlight (N, 3) in [0, 1] and beta (N, 1, H, W) > 0, for depth normalised to [0, 1].
+    """
+    haze = haze or RealHaze()
+    # The larger of two uniform draws: bright haze is commoner than dusk.
+    share = _uniform((2, n), 0, 1, generator).amax(0)
+    brightness = haze.brightness[0] + (haze.brightness[1] - haze.brightness[0]) * share
+    warmth = haze.tint * _normal((n,), generator) + haze.blue
+    green = 0.3 * haze.tint * _normal((n,), generator)
+    colour = torch.stack((1 - warmth, 1 + green, 1 + warmth), 1)
+    colour = colour / colour.amax(1, keepdim=True)
+    airlight = (brightness[:, None] * colour).clamp(0, 1)
+
+    low, high = (math.log(b) for b in haze.beta)
+    thickness = _uniform((n, 1, 1, 1), low, high, generator)
+    spread = _uniform((n, 1, 1, 1), 0, haze.patchiness, generator)
+    beta = torch.exp(thickness + spread * smooth_noise(n, size, generator))
+    return airlight.to(device), beta.to(device)
+
+
+def smooth_noise(n: int, size: tuple[int, int], generator: torch.Generator, *, cells: int = 3) -> Tensor:
+    """Cloud-like random fields: three octaves of interpolated noise, each half as strong as the one before.
+
+    Args:
+        n: Fields.
+        size: Height and width.
+        generator: Source of randomness; the fields live on its device.
+        cells: Cells of the coarsest octave along each side.
+
+    Returns:
+        (N, 1, H, W), each field with mean 0 and standard deviation 1.
+    """
+    field = torch.zeros((n, 1, *size), device=generator.device)
+    for octave in range(3):
+        points = cells * 2**octave + 1
+        coarse = _normal((n, 1, points, points), generator)
+        field += 0.5**octave * functional.interpolate(coarse, size, mode="bicubic", align_corners=True)
+    field = field - field.mean((2, 3), keepdim=True)
+    return field / field.square().mean((2, 3), keepdim=True).sqrt().clamp_min(1e-6)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Largest strength of what a camera does to a picture; each picture draws its own from 0 up to it.
+
+    Attributes:
+        noise: Standard deviation of the noise at the sensor, for pictures in [0, 1].
+        exposure: Gain or loss of exposure, in stops.
+        gamma: Bend of the tone curve: the exponent lies within 1 -+ this.
+        vignette: Share of light lost in the corners.
+        jpeg: Range of JPEG qualities (1 to 100); None leaves the picture uncompressed.
+        jpeg_share: Share of pictures that are compressed.
+    """
+
+    noise: float = 0.02
+    exposure: float = 0.25
+    gamma: float = 0.15
+    vignette: float = 0.2
+    jpeg: tuple[float, float] | None = (35.0, 95.0)
+    jpeg_share: float = 0.6
+
+
+def photograph(
+    clear: Tensor, hazy: Tensor, generator: torch.Generator, camera: Camera | None = None
+) -> tuple[Tensor, Tensor]:
+    """Take both pictures with the same random camera.
+
+    Exposure, tone curve and vignette change both, so the truth stays what this camera would have seen without
+    haze. Noise (before the gain, as at a sensor) and JPEG artefacts are on the hazy picture only.
+
+    Args:
+        clear: (N, 3, H, W) in [0, 1].
+        hazy: The same scene with haze.
+        generator: Source of randomness.
+        camera: Strengths; None takes the defaults.
+
+    Returns:
+        Clear and hazy, as given in shape and range.
+    """
+    camera = camera or Camera()
+    n, device = clear.shape[0], clear.device
+    column = (n, 1, 1, 1)
+    sigma = _uniform(column, 0, camera.noise, generator).to(device)
+    hazy = hazy + sigma * _normal(tuple(hazy.shape), generator).to(device)
+
+    gain = torch.exp2(_uniform(column, -camera.exposure, camera.exposure, generator)).to(device)
+    exponent = _uniform(column, 1 - camera.gamma, 1 + camera.gamma, generator).to(device)
+    falloff = _uniform(column, 0, camera.vignette, generator).to(device)
+    light = gain * (1 - falloff * _corner_distance(clear.shape[-2], clear.shape[-1], device))
+    clear, hazy = ((p * light).clamp(0, 1) ** exponent for p in (clear, hazy))
+
+    if camera.jpeg is not None:
+        quality = _uniform((n,), *camera.jpeg, generator).to(device)
+        chosen = _uniform(column, 0, 1, generator).to(device) < camera.jpeg_share
+        hazy = torch.where(chosen, jpeg(hazy, quality), hazy)
+    return clear, hazy
+
+
+_LUMA_TABLE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+_CHROMA_CORNER = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
+_TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+
+
+def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
+    """Loss of JPEG compression without its bytes: quantised 8 x 8 cosine transform, colour at full resolution.
+
+    Tables of ITU-T T.81, Annex K, scaled by quality as libjpeg does.
+
+    Args:
+        pictures: (N, 3, H, W) in [0, 1].
+        quality: (N,) from 1 to 100.
+
+    Returns:
+        (N, 3, H, W) in [0, 1].
+    """
+    height, width = pictures.shape[-2:]
+    to_ycc = pictures.new_tensor(_TO_YCC)
+    padded = functional.pad(pictures, (0, -width % 8, 0, -height % 8), mode="replicate")
+    ycc = torch.einsum("ij,njhw->nihw", to_ycc, padded * 255)
+    ycc[:, 0] -= 128
+
+    n, _, h, w = ycc.shape
+    blocks = ycc.view(n, 3, h // 8, 8, w // 8, 8).transpose(3, 4)  # (N, 3, h/8, w/8, 8, 8)
+    basis = _cosines(pictures)
+    steps = _quantisation(quality.to(pictures)).view(n, 3, 1, 1, 8, 8)
+    levels = torch.round(basis @ blocks @ basis.T / steps)
+    blocks = basis.T @ (levels * steps) @ basis
+
+    ycc = blocks.transpose(3, 4).reshape(n, 3, h, w)
+    ycc[:, 0] += 128
+    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_ycc.cpu()).to(to_ycc), ycc)
+    return (rgb[..., :height, :width] / 255).clamp(0, 1)
+
+
+def _cosines(like: Tensor) -> Tensor:
+    """Orthonormal 8-point cosine transform: (frequency, sample)."""
+    index = torch.arange(8, dtype=like.dtype, device=like.device)
+    basis = torch.cos(math.pi / 8 * (index[None] + 0.5) * index[:, None]) / 2
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+def _quantisation(quality: Tensor) -> Tensor:
+    """Quantiser steps for qualities (N,): (N, 3, 8, 8)."""
+    luma = quality.new_tensor(_LUMA_TABLE)
+    chroma = torch.full_like(luma, 99)
+    chroma[:4, :4] = quality.new_tensor(_CHROMA_CORNER)
+    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).view(-1, 1, 1, 1)
+    tables = torch.stack((luma, chroma, chroma))
+    return ((tables * scale + 50) / 100).floor().clamp(1, 255)
+
+
+def _corner_distance(height: int, width: int, device: torch.device) -> Tensor:
+    """Squared distance from the centre, 1 in the corners: (H, W)."""
+    y = torch.linspace(-1, 1, height, device=device)[:, None]
+    x = torch.linspace(-1, 1, width, device=device)[None]
+    return (x * x + y * y) / 2
+
+
+def _per_picture(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1) if values.dim() == 1 else values
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device)
