@@ -29,7 +29,7 @@ def transmission(depth: Tensor, beta: Tensor, dmax: Tensor | None = None) -> Ten
 
     Args:
         depth: (N, 1, H, W), at least 0, in any unit.
-        beta: (N,) one scattering coefficient a picture, or (N, 1, H, W) for haze that varies over the picture.
+        beta: (N,) one scattering coefficient a picture, or (N, 1, H, W) for haze that varies within it.
         dmax: (N,) depth that counts as 1, in the unit of `depth`; None takes each picture's own maximum.
             Pass it when `depth` is a crop: RESIDE normalises by the maximum of the whole frame.
 
@@ -212,11 +212,12 @@ _LUMA_TABLE = (
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
 _CHROMA_CORNER = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
+_TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
-    """Loss of JPEG compression without its bytes: quantised 8 x 8 cosine transform, colour at full resolution.
+    """Loss of JPEG compression, without its bytes: quantised 8 x 8 cosine transform, colour not subsampled.
 
     Tables of ITU-T T.81, Annex K, scaled by quality as libjpeg does.
 
@@ -228,9 +229,8 @@ def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
         (N, 3, H, W) in [0, 1].
     """
     height, width = pictures.shape[-2:]
-    to_ycc = pictures.new_tensor(_TO_YCC)
     padded = functional.pad(pictures, (0, -width % 8, 0, -height % 8), mode="replicate")
-    ycc = torch.einsum("ij,njhw->nihw", to_ycc, padded * 255)
+    ycc = torch.einsum("ij,njhw->nihw", pictures.new_tensor(_TO_YCC), padded * 255)
     ycc[:, 0] -= 128
 
     n, _, h, w = ycc.shape
@@ -242,7 +242,7 @@ def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
 
     ycc = blocks.transpose(3, 4).reshape(n, 3, h, w)
     ycc[:, 0] += 128
-    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_ycc.cpu()).to(to_ycc), ycc)
+    rgb = torch.einsum("ij,njhw->nihw", pictures.new_tensor(_TO_RGB), ycc)
     return (rgb[..., :height, :width] / 255).clamp(0, 1)
 
 
