@@ -1,0 +1,17 @@
+"""The command line: one file a command, each a thin skin over one public function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status (`dehaze.cli.errors.ExitStatus`).
+
+    Args:
+        arguments: What follows `dehaze` on the command line; None for the process's own.
+    """
+    from dehaze.cli.app import build_app
+    from dehaze.cli.errors import run
+
+    return run(build_app(), arguments)

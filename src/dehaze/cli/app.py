@@ -1,0 +1,89 @@
+"""The application: a table of commands, each in its own file, none of which imports anything heavy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, NamedTuple
+
+import typer
+
+from dehaze.cli import output
+from dehaze.version import __version__
+
+EPILOG = """[bold]Exit status[/bold]: 0 done, 1 failed, 2 wrong usage (nothing written),
+3 some inputs failed (the rest done), 4 model not available, 130 interrupted.
+
+[bold]Environment[/bold]: DEHAZE_MODEL and DEHAZE_DEVICE stand in for --model and --device,
+NO_COLOR turns colours off."""
+
+
+class Entry(NamedTuple):
+    """One command: its name, where its function or `typer.Typer` is, and its panel in --help."""
+
+    name: str
+    module: str
+    attribute: str
+    panel: str
+
+
+CLEAR, LEARN, MODELS = "Clear the haze", "Train and measure", "Models and this installation"
+
+COMMANDS: tuple[Entry, ...] = (
+    Entry("run", "dehaze.cli.run", "run", CLEAR),
+    Entry("folder", "dehaze.cli.folder", "folder", CLEAR),
+    Entry("video", "dehaze.cli.video", "video", CLEAR),
+    Entry("bench", "dehaze.cli.bench", "bench", LEARN),
+    Entry("train", "dehaze.cli.train", "train", LEARN),
+    Entry("distill", "dehaze.cli.distill", "distill", LEARN),
+    Entry("synth", "dehaze.cli.synth", "synth", LEARN),
+    Entry("models", "dehaze.cli.models", "app", MODELS),
+    Entry("export", "dehaze.cli.export", "app", MODELS),
+    Entry("info", "dehaze.cli.info", "info", MODELS),
+)
+
+
+def build_app() -> typer.Typer:
+    """Put the commands of `COMMANDS` together."""
+    app = typer.Typer(
+        name="dehaze",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog=EPILOG)(_dehaze)
+    for entry in COMMANDS:
+        try:
+            target = getattr(importlib.import_module(entry.module), entry.attribute)
+        except ModuleNotFoundError as error:
+            if error.name != entry.module:
+                raise
+            continue
+        if isinstance(target, typer.Typer):
+            app.add_typer(target, name=entry.name, rich_help_panel=entry.panel)
+        else:
+            app.command(entry.name, rich_help_panel=entry.panel)(target)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        output.start().data(f"dehaze {__version__}")
+        raise typer.Exit
+
+
+def _dehaze(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", is_eager=True, callback=_show_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Clear haze and fog from photos and video. The model is in the box: nothing to download.
+
+    \b
+      dehaze run foggy.jpg -o clear.jpg      one photo
+      dehaze folder ./dashcam                a folder of photos and clips
+      dehaze video drive.mp4                 one video, audio kept
+    """

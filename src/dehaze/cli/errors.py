@@ -1,0 +1,114 @@
+"""One place where exceptions become a sentence on stderr and an exit status."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from collections.abc import Sequence
+from enum import IntEnum
+from types import FrameType
+from typing import Any, NamedTuple
+
+import typer
+
+from dehaze.cli import output
+from dehaze.errors import DehazeError
+
+
+class ExitStatus(IntEnum):
+    """What the command line promises to scripts."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    SOME_FAILED = 3
+    NO_MODEL = 4
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Failure(NamedTuple):
+    """An exception in words."""
+
+    message: str
+    hint: str
+    status: int
+
+    def record(self) -> dict[str, Any]:
+        """As the JSON object of --json."""
+        return {"error": self.message, "hint": self.hint, "exit_status": int(self.status)}
+
+
+def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
+    """Run an application; whatever goes wrong is said in one sentence and an exit status."""
+    output.start()
+    _terminate_like_interrupt()
+    try:
+        status = typer.main.get_command(app).main(arguments, prog_name="dehaze", standalone_mode=False)
+    except Exception as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        status = ExitStatus.INTERRUPTED
+    if status == ExitStatus.INTERRUPTED:
+        output.current().error("interrupted")
+    return status if isinstance(status, int) else ExitStatus.DONE
+
+
+def fail(error: Exception) -> int:
+    """Report what ended the command; return its exit status."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return ExitStatus.DONE
+    failure = explain(error)
+    report(error, failure)
+    output.current().record(failure.record())
+    return failure.status
+
+
+def report(error: Exception, failure: Failure) -> None:
+    """Say a failure on stderr, with the traceback if --debug was given."""
+    out = output.current()
+    if out.debug:
+        out.console.print("".join(traceback.format_exception(error)), markup=False, end="")
+    out.error(failure.message, failure.hint)
+
+
+def explain(error: Exception) -> Failure:
+    """Put any exception into words."""
+    if isinstance(error, DehazeError):
+        return Failure(error.message, error.hint, error.exit_code)
+    if isinstance(error, typer.TyperException):
+        return _usage(error)
+    if isinstance(error, typer.Abort):
+        return Failure("aborted", "", ExitStatus.FAILED)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Failure(
+            "not enough memory for this",
+            "use --resolution auto, or a smaller picture or batch",
+            ExitStatus.FAILED,
+        )
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return Failure(f"{where}{error.strerror}", "", ExitStatus.FAILED)
+    return Failure(
+        f"unexpected {type(error).__name__}: {error}",
+        "this is a bug: please report it with what the same command says with --debug, and 'dehaze info'",
+        ExitStatus.FAILED,
+    )
+
+
+def _usage(error: typer.TyperException) -> Failure:
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    hint = f"see: {context.command_path} --help" if context is not None else ""
+    return Failure(message[:1].lower() + message[1:], hint, error.exit_code)
+
+
+def _terminate_like_interrupt() -> None:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that no temporary file stays behind."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(ExitStatus.TERMINATED)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)

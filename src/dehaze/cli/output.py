@@ -1,0 +1,182 @@
+"""The only way out: data on stdout, everything else on stderr, progress only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn, TaskID
+
+Unit = Literal["files", "frames", "steps", "bytes"]
+
+
+@dataclass
+class Bar:
+    """A progress bar, or nothing at all where progress is not shown."""
+
+    _progress: Progress | None
+    _task: TaskID | None
+
+    def advance(self, amount: float = 1) -> None:
+        """Count `amount` more as done."""
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, amount)
+
+    def update(self, done: float | None = None, total: float | None = None, text: str | None = None) -> None:
+        """Set what is done, the total or the description outright; None leaves one as it is."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, total=total, description=text)
+
+
+class Output:
+    """What one command says, and how.
+
+    Args:
+        as_json: `record` writes JSON lines; `line` says nothing.
+        quiet: Only warnings and errors are said on stderr.
+        verbose: `detail` speaks too.
+        no_progress: No progress bars, not even on a terminal.
+        debug: Errors come with their traceback.
+    """
+
+    def __init__(
+        self,
+        as_json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        no_progress: bool = False,
+        debug: bool = False,
+    ) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.verbose = verbose
+        self.debug = debug
+        self._no_progress = no_progress
+        self._console: Console | None = None
+
+    @property
+    def console(self) -> Console:
+        """The stderr console (made on first use, for importing Rich takes a while)."""
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        return self._console
+
+    def data(self, text: str) -> None:
+        """Write one line of data to stdout."""
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Write one JSON object as a line to stdout if --json was given, else nothing."""
+        if self.as_json:
+            self.data(json.dumps(values))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Write a table to stdout as data: numbers to the right, one row a line, never cut when piped."""
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = 10_000
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+        for index, name in enumerate(columns):
+            numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+            table.add_column(name, justify="right" if numeric else "left")
+        for row in rows:
+            table.add_row(*("" if cell is None else str(cell) for cell in row))
+        console.print(table)
+
+    def line(self, text: str) -> None:
+        """Say what was done, one line on stderr; silent with --quiet and --json."""
+        if not self.quiet and not self.as_json:
+            self._say(text)
+
+    def detail(self, text: str) -> None:
+        """Say more, on stderr, with --verbose only."""
+        if self.verbose:
+            self._say(text, style="dim")
+
+    def note(self, text: str) -> None:
+        """Say on stderr what a user may want to know though nothing is wrong; silent with --quiet."""
+        if not self.quiet:
+            self._say(text, label="note", style="cyan")
+
+    def warning(self, text: str) -> None:
+        """Say on stderr what a user must know though the work goes on."""
+        self._say(text, label="warning", style="yellow")
+
+    def error(self, message: str, hint: str = "") -> None:
+        """Say on stderr what failed, and what to do next."""
+        self._say(message, label="error", style="bold red")
+        if hint:
+            self._say(hint, label="hint", style="cyan")
+
+    @contextmanager
+    def progress(self, text: str, total: float | None = None, unit: Unit = "files") -> Iterator[Bar]:
+        """Show a progress bar on stderr while the block runs, if stderr is a terminal and nobody objects.
+
+        Args:
+            text: What is going on, one or two words.
+            total: How much there is to do; None if unknown.
+            unit: What is counted.
+        """
+        if self._no_progress or self.quiet or not self.console.is_terminal:
+            yield Bar(None, None)
+            return
+        from rich.progress import Progress
+
+        with Progress(*_columns(unit), console=self.console, transient=True) as progress:
+            yield Bar(progress, progress.add_task(text, total=total))
+
+    def _say(self, text: str, *, label: str = "", style: str = "") -> None:
+        from rich.text import Text
+
+        if label:
+            self.console.print(Text.assemble((f"{label}:", style), " ", text))
+        else:
+            self.console.print(Text(text, style))
+
+
+def _columns(unit: Unit) -> tuple[ProgressColumn, ...]:
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    text = TextColumn("{task.description}", markup=False)
+    if unit == "bytes":
+        return text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    return text, BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()
+
+
+_current = Output()
+
+
+def start(**switches: bool) -> Output:
+    """Begin a command's output; the top level's error messages follow the same switches.
+
+    Args:
+        **switches: See `Output`.
+    """
+    global _current
+    _current = Output(**switches)
+    return _current
+
+
+def current() -> Output:
+    """The output of the command that is running."""
+    return _current
