@@ -11,11 +11,12 @@ import struct
 import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from dehaze.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FORMAT_VERSION = 1
 """Raised when a reader of today could misunderstand a file of tomorrow."""
@@ -61,7 +62,7 @@ class Header:
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
-    """Write tensors and header to one file, atomically; weights that are denormal or nearly so become zero."""
+    """Write tensors and header to one file, atomically; weights that are (nearly) denormal become zero."""
     from safetensors.torch import save
 
     clean = {k: _without_denormals(v.detach().cpu().contiguous()) for k, v in tensors.items()}
@@ -96,20 +97,22 @@ def read_header(path: Path) -> Header:
     if _KEY not in metadata:
         raise ModelError(
             f"{path} is a safetensors file but not a dehaze checkpoint: its header has no '{_KEY}' entry",
-            "use a checkpoint made by 'dehaze train' or 'dehaze distill', or a name from 'dehaze models list'",
+            "use one made by 'dehaze train' or 'dehaze distill', or a name from 'dehaze models list'",
         )
     try:
         values = json.loads(metadata[_KEY])
         version = int(values["format_version"])
         if version > FORMAT_VERSION:
             raise ModelError(
-                f"{path} has checkpoint format {version}, this version of dehaze reads up to {FORMAT_VERSION}",
+                f"{path} has format {version}, this version of dehaze reads up to {FORMAT_VERSION}",
                 "upgrade with: pip install --upgrade dehaze-cli",
             )
         known = {f.name for f in fields(Header)}
         return Header(**{k: v for k, v in values.items() if k in known})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} has a damaged checkpoint header: {error}", "fetch the file again") from error
+        raise ModelError(
+            f"{path} has a damaged checkpoint header: {error}", "fetch the file again"
+        ) from error
 
 
 def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]:
