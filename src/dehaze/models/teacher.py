@@ -77,12 +77,16 @@ class FSRCNN(nn.Module):
             d, channels, 9, stride=config.scale, padding=4, output_padding=config.scale - 1
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(N, c, H, W) -> enlarged (N, c, sH, sW) and the maps after extraction, mapping and expanding."""
+    def features(self, x: Tensor) -> list[Tensor]:
+        """(N, c, H, W) -> the maps after extraction, mapping and expanding, all of that height and width."""
         extracted = self.extract(x)
         mapped = self.mapping(self.shrink(extracted))
-        expanded = self.expand(mapped)
-        return self.deconv(expanded), [extracted, mapped, expanded]
+        return [extracted, mapped, self.expand(mapped)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(N, c, H, W) -> enlarged (N, c, sH, sW) and the maps of `features`."""
+        maps = self.features(x)
+        return self.deconv(maps[-1]), maps
 
 
 class Teacher(nn.Module):
@@ -103,8 +107,14 @@ class Teacher(nn.Module):
         n = len(self.branches)
         return (n * self.config.d, n * self.config.s, n * self.config.d)
 
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the maps of `forward_features` without the deconvolution, most of the network's cost."""
+        parts = x.chunk(len(self.branches), 1)
+        results = [branch.features(part) for branch, part in zip(self.branches, parts, strict=True)]  # type: ignore[operator]
+        return [torch.cat(maps, dim=1) for maps in zip(*results, strict=True)]
+
     def forward_features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the enlarged picture and the three maps (extraction, mapping, expanding), branches joined."""
+        """Return the enlarged picture and three maps (extraction, mapping, expanding), branches joined."""
         results = [
             branch(part) for branch, part in zip(self.branches, x.chunk(len(self.branches), 1), strict=True)
         ]
@@ -114,6 +124,4 @@ class Teacher(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 3, sH, sW)."""
         parts = x.chunk(len(self.branches), 1)
-        return torch.cat(
-            [branch(part)[0] for branch, part in zip(self.branches, parts, strict=True)], dim=1
-        )
+        return torch.cat([branch(part)[0] for branch, part in zip(self.branches, parts, strict=True)], dim=1)
