@@ -5,6 +5,7 @@ Nothing is ever unpickled. The header is JSON under the key ``dehaze`` of the sa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -66,7 +67,11 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], header: Header) -> N
     from safetensors.torch import save
 
     clean = {k: _without_denormals(v.detach().cpu().contiguous()) for k, v in tensors.items()}
-    data = save(clean, metadata={_KEY: json.dumps(asdict(header), sort_keys=True)})
+    write_atomically(path, save(clean, metadata={_KEY: json.dumps(asdict(header), sort_keys=True)}))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a whole file, or nothing: through a temporary file in the same folder, created if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -79,6 +84,24 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], header: Header) -> N
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def rewrite_header(source: Path, target: Path, header: Header) -> None:
+    """Copy a checkpoint with another header; the weights stay as they are. The two paths may be one.
+
+    Raises:
+        ModelError: See `read_header`.
+    """
+    from safetensors.torch import load_file
+
+    read_header(source)
+    save_checkpoint(target, load_file(source), header)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _without_denormals(tensor: Tensor) -> Tensor:

@@ -1,0 +1,162 @@
+"""Keep `weights_manifest.json` true: `python -m dehaze.weights.update` measures every file it names again.
+
+Written by hand in an entry: source, repository, revision, file, role and description. Everything else is read
+from the checkpoint, so a figure is corrected in the checkpoint's header (`--metrics`), never in the manifest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dehaze.errors import DehazeError, ModelError
+from dehaze.weights.checkpoint import (
+    Header,
+    load_checkpoint,
+    read_header,
+    rewrite_header,
+    sha256_of,
+    write_atomically,
+)
+from dehaze.weights.manifest import BUNDLED_DIRECTORY, manifest_path
+
+EDITORIAL = ("source", "repository", "revision", "file", "role", "description")
+"""Fields of an entry that people write."""
+
+
+def measure(path: Path) -> dict[str, Any]:
+    """Read from a checkpoint all that its manifest entry says of it; loads it to be sure that it does.
+
+    Raises:
+        ModelError: Does not load, does not say its licence, or has figures without a command.
+    """
+    from dehaze.models import count_parameters
+
+    model, header = load_checkpoint(path)
+    _check(header, path)
+    return {
+        "sha256": sha256_of(path),
+        "bytes": path.stat().st_size,
+        "parameters": count_parameters(model),
+        "architecture": header.architecture,
+        "working_size": header.working_size,
+        "licence": header.licence,
+        "data": header.data,
+        "metrics": header.metrics,
+    }
+
+
+def _check(header: Header, path: Path) -> None:
+    if not header.licence:
+        raise ModelError(f"{path} does not say its licence", "add it with: --licence TEXT")
+    for on, figures in header.metrics.items():
+        if not isinstance(figures, dict) or not figures.get("command") or len(figures) < 2:
+            raise ModelError(
+                f"{path} has metrics '{on}' without the figures and the command that measured them",
+                'write them as {"SOTS indoor": {"psnr": 30.0, "command": "dehaze bench ..."}} with --metrics',
+            )
+
+
+def refreshed(manifest: dict[str, Any], weights: Path = BUNDLED_DIRECTORY) -> dict[str, Any]:
+    """Return the manifest (as JSON values) with everything measurable measured again.
+
+    Args:
+        manifest: The manifest's JSON values; entries may lack all but the editorial fields.
+        weights: Folder of the bundled files.
+    """
+    models = {}
+    for name, entry in manifest["models"].items():
+        written = {key: entry[key] for key in EDITORIAL if key in entry}
+        models[name] = {**written, **measure(_file_of(written, weights))}
+    return {**manifest, "models": models}
+
+
+def _file_of(entry: dict[str, Any], weights: Path) -> Path:
+    return weights / str(entry["file"])
+
+
+def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) -> dict[str, Any]:
+    """Copy `options.checkpoint` among the bundled files; return the manifest with an entry for it.
+
+    The other options (name, licence, metrics, role, description, default) overrule what header and entry say.
+
+    Raises:
+        ModelError: Not a checkpoint, or a new one without role and description.
+    """
+    header = read_header(options.checkpoint)
+    name = options.name or header.name
+    entry = manifest["models"].get(name, {})
+    header = replace(header, name=name, licence=options.licence or header.licence)
+    if options.metrics:
+        header = replace(header, metrics=json.loads(options.metrics.read_text(encoding="utf-8")))
+    entry = {
+        "source": "bundled",
+        "file": f"{name}.safetensors",
+        "role": options.role or entry.get("role"),
+        "description": options.description or entry.get("description"),
+    }
+    if missing := [key for key in ("role", "description") if not entry[key]]:
+        raise ModelError(f"model '{name}' is new and has no {missing[0]}", f"add --{missing[0]}")
+    _check(header, options.checkpoint)
+    rewrite_header(options.checkpoint, weights / str(entry["file"]), header)
+    default = name if options.default else manifest["default"]
+    return {**manifest, "default": default, "models": {**manifest["models"], name: entry}}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dehaze.weights.update",
+        description="Measure every model in weights_manifest.json again; with CHECKPOINT, bundle it first.",
+    )
+    parser.add_argument("checkpoint", nargs="?", type=Path, help="a .safetensors file to bundle")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the manifest is stale")
+    parser.add_argument("--name", help="model name (default: the checkpoint's)")
+    parser.add_argument("--role", choices=("general", "benchmark"), help="benchmark: trained on ITS alone")
+    parser.add_argument("--description", help="one sentence for people")
+    parser.add_argument("--licence", help="terms of the weights, stored in the checkpoint")
+    parser.add_argument("--metrics", type=Path, help="JSON of figures and commands, stored in the checkpoint")
+    parser.add_argument("--default", action="store_true", help="make it the model used when none is named")
+    return parser
+
+
+def stale(before: dict[str, Any], after: dict[str, Any], weights: Path) -> list[str]:
+    """Say what is not true in a manifest, given the same measured again."""
+    models = after["models"]
+    wrong = [f"{name} differs from its file" for name in models if models[name] != before["models"][name]]
+    if before["default"] not in (None, *before["models"]):
+        wrong.append(f"the default {before['default']} is not in it")
+    listed = {entry["file"] for entry in before["models"].values() if entry["source"] == "bundled"}
+    unlisted = sorted(file.name for file in weights.glob("*.safetensors") if file.name not in listed)
+    return wrong + [f"{name} is not in it" for name in unlisted]
+
+
+def main(arguments: Sequence[str] | None = None, *, weights: Path = BUNDLED_DIRECTORY) -> int:
+    """Run the command; returns the exit status: 0, 1 if `--check` found a stale manifest, or the error's."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.check and options.checkpoint:
+        parser.error("--check takes no checkpoint")
+    path = manifest_path()
+    before = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        chosen = add(before, options, weights) if options.checkpoint else before
+        after = refreshed(chosen, weights)
+    except DehazeError as error:
+        sys.stderr.write(f"error: {error}\n{error.hint}\n")
+        return error.exit_code
+    if options.check:
+        wrong = stale(before, after, weights)
+        sys.stderr.writelines(f"{path.name}: {text}\n" for text in wrong)
+        return 1 if wrong else 0
+    write_atomically(path, (json.dumps(after, indent=2, ensure_ascii=False) + "\n").encode())
+    sys.stderr.write(f"{path}: {len(after['models'])} models\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
