@@ -1,0 +1,1 @@
+"""Figures anyone can check: cost, quality, the paper's tables, and reports of them."""

@@ -1,0 +1,253 @@
+"""PSNR and SSIM of dehazing methods over pairs of pictures, by the convention of `dehaze.metrics`.
+
+Everything works on plain uint8 arrays, so training, weight figures and the command line share it:
+
+    quality = evaluate(dehazer, pairs)
+    quality.psnr.mean, quality.ssim.mean, quality.worse, quality.best, quality.worst
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dehaze.errors import DataError
+from dehaze.metrics import luma, psnr, ssim
+
+Pixels = npt.NDArray[np.uint8]
+Method = Callable[[Pixels], Pixels]
+"""Hazy (H, W, 3) uint8 RGB -> clear, same shape."""
+
+Channel = Literal["rgb", "y"]
+
+PSNR_CAP = 100.0
+"""A picture equal to its truth counts as this many dB, so that a mean exists."""
+
+WORSE_BY = 0.01
+"""A picture counts as worse than untouched if it loses more than this many dB: less is rounding."""
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class PicturePair:
+    """A hazy picture and its truth, as files or as (H, W, 3) uint8 RGB arrays.
+
+    Attributes:
+        name: What to call the pair in a report.
+        hazy: The picture to dehaze.
+        clear: The truth; a truth larger than the hazy picture is cropped to its centre (as RESIDE's is).
+        level: Haze level as the file names tell it; empty if they do not.
+        scene: Pairs of one scene share this; they are resampled together. Empty: the pair is its own scene.
+    """
+
+    name: str
+    hazy: Path | Pixels
+    clear: Path | Pixels
+    level: str = ""
+    scene: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one method made of one pair.
+
+    Attributes:
+        name: The pair's name.
+        psnr: In dB, at most `PSNR_CAP`.
+        ssim: In [-1, 1].
+        gain: PSNR over that of the untouched hazy picture, in dB.
+        level: The pair's haze level.
+        scene: The pair's scene.
+    """
+
+    name: str
+    psnr: float
+    ssim: float
+    gain: float
+    level: str = ""
+    scene: str = ""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean of a metric, its standard deviation over pictures, and the 95 % confidence interval of the mean."""
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Scores of one method, picture by picture, and what they come to."""
+
+    scores: list[Score] = field(default_factory=list)
+
+    @property
+    def psnr(self) -> Spread:
+        """PSNR in dB over all pictures."""
+        return spread([s.psnr for s in self.scores], self._scenes())
+
+    @property
+    def ssim(self) -> Spread:
+        """SSIM over all pictures."""
+        return spread([s.ssim for s in self.scores], self._scenes())
+
+    @property
+    def worse(self) -> int:
+        """How many pictures the method left farther from the truth than it found them."""
+        return sum(s.gain < -WORSE_BY for s in self.scores)
+
+    @property
+    def best(self) -> Score:
+        """The picture with the highest PSNR."""
+        return max(self.scores, key=lambda s: s.psnr)
+
+    @property
+    def worst(self) -> Score:
+        """The picture with the lowest PSNR."""
+        return min(self.scores, key=lambda s: s.psnr)
+
+    def by_level(self) -> dict[str, Quality]:
+        """Split by haze level, thinnest first; empty if no name told a level."""
+        levels = sorted({s.level for s in self.scores if s.level}, key=_number_or_name)
+        return {level: Quality([s for s in self.scores if s.level == level]) for level in levels}
+
+    def _scenes(self) -> list[str]:
+        return [s.scene or s.name for s in self.scores]
+
+
+def evaluate(
+    method: Method,
+    pairs: Iterable[PicturePair],
+    *,
+    channel: Channel = "rgb",
+    progress: Callable[[int], None] | None = None,
+) -> Quality:
+    """Score one method; see `evaluate_all`."""
+    return evaluate_all({"": method}, pairs, channel=channel, progress=progress)[""]
+
+
+def evaluate_all(
+    methods: Mapping[str, Method],
+    pairs: Iterable[PicturePair],
+    *,
+    channel: Channel = "rgb",
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Quality]:
+    """Score several methods on the same pairs, each picture decoded once.
+
+    Args:
+        methods: Name -> method. What a method returns is compared as it is: uint8, so clamped and rounded.
+        pairs: The pictures.
+        channel: ``rgb``, or ``y`` for the luma of BT.601 as super-resolution papers report it.
+        progress: Called with the number of pairs done after each pair.
+
+    Returns:
+        The methods' names, in order, with their scores.
+
+    Raises:
+        DataError: A picture cannot be read, or a pair's sizes do not fit; or there are no pairs.
+    """
+    results: dict[str, Quality] = {name: Quality() for name in methods}
+    done = 0
+    for pair in pairs:
+        hazy, clear = load_pair(pair)
+        untouched = _score(hazy, clear, channel)[0]
+        for name, method in methods.items():
+            db, similarity = _score(method(hazy), clear, channel)
+            score = Score(pair.name, db, similarity, db - untouched, pair.level, pair.scene)
+            results[name].scores.append(score)
+        done += 1
+        if progress is not None:
+            progress(done)
+    if not done:
+        raise DataError("no pairs of pictures to measure quality on")
+    return results
+
+
+def load_pair(pair: PicturePair) -> tuple[Pixels, Pixels]:
+    """Read a pair as two (H, W, 3) uint8 RGB arrays of one size, the truth cropped to its centre if larger.
+
+    Raises:
+        DataError: A picture cannot be read, the truth is smaller, or a side is under 11 pixels (for SSIM).
+    """
+    hazy, clear = _pixels(pair.hazy), _pixels(pair.clear)
+    problem = size_problem(hazy.shape[:2], clear.shape[:2])
+    if problem:
+        raise DataError(f"{pair.name}: {problem}")
+    top, left = ((c - h) // 2 for c, h in zip(clear.shape[:2], hazy.shape[:2], strict=True))
+    return hazy, clear[top : top + hazy.shape[0], left : left + hazy.shape[1]]
+
+
+def size_problem(hazy: Sequence[int], clear: Sequence[int]) -> str:
+    """Say why two pictures of these (height, width) cannot be compared; empty if they can."""
+    shapes = f"hazy {hazy[1]} x {hazy[0]}, truth {clear[1]} x {clear[0]}"
+    if min(hazy) < 11:
+        return f"{shapes}: SSIM needs at least 11 x 11 pixels"
+    margin, other = (c - h for c, h in zip(clear, hazy, strict=True))
+    if margin != other or margin < 0 or margin % 2:
+        return f"{shapes}: expected equal sizes, or a truth with a border of equal width all round"
+    return ""
+
+
+def spread(values: Sequence[float], scenes: Sequence[str]) -> Spread:
+    """Mean, sample standard deviation and 95 % confidence interval of the mean.
+
+    The interval is a percentile bootstrap over scenes: pictures of one scene at several haze levels are not
+    independent and are drawn together. With one scene the interval is the mean itself.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    groups: dict[str, list[float]] = {}
+    for value, scene in zip(values, scenes, strict=True):
+        groups.setdefault(scene, []).append(value)
+    sums = np.array([sum(g) for g in groups.values()])
+    counts = np.array([len(g) for g in groups.values()])
+    picks = np.random.default_rng(0).integers(len(groups), size=(_RESAMPLES, len(groups)))
+    means = sums[picks].sum(1) / counts[picks].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Spread(float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else 0.0, float(low), float(high))
+
+
+def untouched(pixels: Pixels) -> Pixels:
+    """Return the input: what any method has to beat."""
+    return pixels
+
+
+def extremes(quality: Quality, count: int) -> Iterator[tuple[str, Score]]:
+    """The best and the worst pictures, ``count`` of each, worst last; fewer if there are not so many."""
+    ranked = sorted(quality.scores, key=lambda s: s.psnr, reverse=True)
+    half = min(count, len(ranked) // 2) or min(count, len(ranked))
+    yield from (("best", s) for s in ranked[:half])
+    yield from (("worst", s) for s in ranked[half:][-half:])
+
+
+def _score(answer: Pixels, clear: Pixels, channel: Channel) -> tuple[float, float]:
+    if channel == "y":
+        answer, clear = luma(answer), luma(clear)
+    return min(psnr(answer, clear), PSNR_CAP), ssim(answer, clear)
+
+
+def _pixels(source: Path | Pixels) -> Pixels:
+    if not isinstance(source, Path):
+        return source
+    try:
+        with Image.open(source) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"cannot read {source} as a picture: {error}") from error
+
+
+def _number_or_name(level: str) -> tuple[float, str]:
+    try:
+        return float(level), level
+    except ValueError:
+        return float("inf"), level

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+from dehaze.bench.quality import (
+    PSNR_CAP,
+    PicturePair,
+    Quality,
+    Score,
+    evaluate,
+    evaluate_all,
+    extremes,
+    load_pair,
+    spread,
+    untouched,
+)
+from dehaze.errors import DataError
+from dehaze.metrics import luma
+
+
+def scene(seed: int, height: int = 24, width: int = 32) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 200, (height, width, 3), dtype=np.uint8)
+
+
+def hazy(clear: np.ndarray, t: float) -> np.ndarray:
+    return (clear * t + 255 * (1 - t)).round().astype(np.uint8)
+
+
+def pairs(count: int = 4) -> list[PicturePair]:
+    return [
+        PicturePair(f"{i}_{level}", hazy(scene(i), 1 - level / 10), scene(i), str(level), str(i))
+        for i in range(count)
+        for level in (10, 2)
+        if level < 10 or i % 2
+    ]
+
+
+def test_scores_and_gains_agree_with_scikit_image() -> None:
+    chosen = pairs(2)
+    quality = evaluate(lambda x: 255 - x, chosen)
+    for score, pair in zip(quality.scores, chosen, strict=True):
+        own = peak_signal_noise_ratio(pair.clear, 255 - pair.hazy)
+        assert score.psnr == pytest.approx(own, abs=1e-4)
+        assert score.gain == pytest.approx(own - peak_signal_noise_ratio(pair.clear, pair.hazy), abs=1e-4)
+
+
+def test_untouched_gains_nothing_and_is_never_worse() -> None:
+    quality = evaluate(untouched, pairs())
+    assert [s.gain for s in quality.scores] == [0] * len(quality.scores)
+    assert quality.worse == 0
+
+
+def test_a_method_that_harms_is_counted_picture_by_picture() -> None:
+    chosen = pairs()
+    quality = evaluate_all({"zero": np.zeros_like, "same": untouched}, chosen)
+    expected = sum(
+        peak_signal_noise_ratio(p.clear, np.zeros_like(p.clear)) < peak_signal_noise_ratio(p.clear, p.hazy)
+        for p in chosen
+    )
+    assert 0 < expected < len(chosen)
+    assert quality["zero"].worse == expected
+    assert list(quality) == ["zero", "same"]
+
+
+def test_a_perfect_answer_counts_as_the_cap() -> None:
+    clear = scene(0)
+    quality = evaluate(lambda _: clear, [PicturePair("a", hazy(clear, 0.5), clear)])
+    assert (quality.psnr.mean, quality.ssim.mean) == (PSNR_CAP, pytest.approx(1))
+
+
+def test_luma_on_request() -> None:
+    chosen = pairs(1)
+    quality = evaluate(untouched, chosen, channel="y")
+    expected = [peak_signal_noise_ratio(luma(p.clear), luma(p.hazy)) for p in chosen]
+    assert [s.psnr for s in quality.scores] == pytest.approx(expected, abs=1e-4)
+
+
+def test_levels_are_split_in_numeric_order() -> None:
+    levels = evaluate(untouched, pairs()).by_level()
+    assert list(levels) == ["2", "10"]
+    assert [len(q.scores) for q in levels.values()] == [4, 2]
+    assert levels["2"].psnr.mean > levels["10"].psnr.mean
+
+
+def test_no_levels_where_names_tell_none() -> None:
+    assert evaluate(untouched, [PicturePair("a", scene(1), scene(2))]).by_level() == {}
+
+
+def test_progress_counts_pairs() -> None:
+    seen: list[int] = []
+    evaluate(untouched, pairs(2), progress=seen.append)
+    assert seen == [1, 2, 3]
+
+
+def test_spread_matches_closed_forms() -> None:
+    values = list(np.random.default_rng(0).normal(20, 2, 400))
+    result = spread(values, [str(i) for i in range(400)])
+    assert result.mean == pytest.approx(np.mean(values))
+    assert result.std == pytest.approx(np.std(values, ddof=1))
+    half = 1.96 * result.std / np.sqrt(400)
+    assert result.low == pytest.approx(result.mean - half, abs=0.1 * half)
+    assert result.high == pytest.approx(result.mean + half, abs=0.1 * half)
+
+
+def test_pictures_of_one_scene_count_as_one_draw() -> None:
+    values = list(np.repeat(np.random.default_rng(0).normal(20, 2, 50), 8))
+    independent = spread(values, [str(i) for i in range(400)])
+    grouped = spread(values, [str(i // 8) for i in range(400)])
+    ratio = (grouped.high - grouped.low) / (independent.high - independent.low)
+    assert ratio == pytest.approx(np.sqrt(8), rel=0.15)
+
+
+def test_spread_of_one_picture() -> None:
+    result = spread([7.0], ["a"])
+    assert (result.mean, result.std, result.low, result.high) == (7, 0, 7, 7)
+
+
+def test_extremes_do_not_show_a_picture_twice() -> None:
+    quality = Quality([Score(str(i), float(i), 0.5, 0.0) for i in (3, 1, 2)])
+    assert [(kind, s.name) for kind, s in extremes(quality, 2)] == [("best", "3"), ("worst", "1")]
+    assert (quality.best.name, quality.worst.name) == ("3", "1")
+
+
+def test_a_truth_with_a_border_is_cropped_to_its_centre(tmp_path: Path) -> None:
+    whole = scene(5, 44, 52)
+    Image.fromarray(whole).save(tmp_path / "clear.png")
+    Image.fromarray(whole[10:-10, 10:-10]).save(tmp_path / "hazy.png")
+    dark, clear = load_pair(PicturePair("a", tmp_path / "hazy.png", tmp_path / "clear.png"))
+    assert np.array_equal(dark, clear)
+
+
+@pytest.mark.parametrize("size", [(20, 32), (30, 34), (25, 32), (22, 30), (24, 33)])
+def test_sizes_that_do_not_fit_are_named(size: tuple[int, int]) -> None:
+    with pytest.raises(DataError, match=rf"^odd: hazy 32 x 24, truth {size[1]} x {size[0]}"):
+        evaluate(untouched, [PicturePair("odd", scene(1), scene(1, *size))])
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"a\.png"):
+        evaluate(untouched, [PicturePair("a", tmp_path / "a.png", tmp_path / "a.png")])
+
+
+def test_no_pairs_is_an_error() -> None:
+    with pytest.raises(DataError, match="no pairs"):
+        evaluate(untouched, [])
