@@ -1,0 +1,188 @@
+"""Local affine transfer: what a network did to a small working copy, done to the full-resolution pixels.
+
+Haze removal is locally affine, J = a I + b, with a and b smooth but for depth edges. They are fitted in small
+windows of the working copy with the copy itself as guide, enlarged, and applied to every pixel: He and Sun,
+"Fast Guided Filter", 2015. One deviation: where windows overlap, He and Sun average their coefficients
+plainly; here a window counts by how well its line fits. Windows across a depth edge fit badly and lose their
+say, which keeps edges free of halos (on SOTS indoor, truth as answer, from 155 to 620 pixels: 44.8 against
+42.5 dB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dehaze.threads import available_cpus
+
+Pixels = npt.NDArray[Any]
+"""(H, W, 3) uint8, uint16, or float32 in [0, 1]."""
+
+Map = npt.NDArray[np.float32]
+
+RADIUS = 1
+"""Windows are 3 x 3 pixels of the working copy."""
+
+EPS = 1e-5
+"""Ridge of the fit, as a variance of the guide: contrast under 0.8 of 255 levels counts as flat."""
+
+_RESIDUAL_FLOOR = 1e-5
+"""Variance added to a window's residual before it becomes a weight: better fits than this are all alike."""
+
+_STRIP_ROWS = 64
+_BLOCK_VALUES = 1 << 17
+"""Values computed at a time: three such float32 arrays stay in a core's second-level cache."""
+
+
+@dataclass(frozen=True)
+class LocalAffine:
+    """Coefficients of J = gain I + offset at the working resolution.
+
+    Attributes:
+        gain: (h, w, 3), for pixels of any scale.
+        offset: (h, w, 3), for pixels in [0, 1].
+    """
+
+    gain: Map
+    offset: Map
+
+
+def fit(guide: Map, answer: Map, *, radius: int = RADIUS, eps: float = EPS) -> LocalAffine:
+    """Fit the local affine map that turns the hazy working copy into the network's answer.
+
+    Args:
+        guide: (h, w, 3) hazy working copy in [0, 1].
+        answer: (h, w, 3) what the network made of it.
+        radius: Windows are (2 radius + 1) pixels wide and high.
+        eps: Ridge added to the guide's variance; larger values flatten faint contrast, noise included.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if guide.shape != answer.shape:
+        raise ValueError(f"guide and answer differ in shape: {guide.shape} and {answer.shape}")
+    guide, answer = guide.astype(np.float32), answer.astype(np.float32)
+    mean_guide, mean_answer = _box(guide, radius), _box(answer, radius)
+    variance = np.maximum(_box(guide * guide, radius) - mean_guide * mean_guide, 0)
+    covariance = _box(guide * answer, radius) - mean_guide * mean_answer
+    spread = np.maximum(_box(answer * answer, radius) - mean_answer * mean_answer, 0)
+    gain = covariance / (variance + np.float32(eps))
+    offset = mean_answer - gain * mean_guide
+    residual = np.maximum(spread - gain * (2 * covariance - gain * variance), 0)
+    weight: Map = np.reciprocal(residual + np.float32(_RESIDUAL_FLOOR))
+    total = _box(weight, radius)
+    return LocalAffine(_box(weight * gain, radius) / total, _box(weight * offset, radius) / total)
+
+
+def blend(previous: LocalAffine, current: LocalAffine, weight: float) -> LocalAffine:
+    """Mix two maps of the same size, ``weight`` of the previous one and the rest of the current one."""
+    keep, take = np.float32(weight), np.float32(1 - weight)
+    return LocalAffine(
+        keep * previous.gain + take * current.gain, keep * previous.offset + take * current.offset
+    )
+
+
+def apply(
+    pixels: Pixels, affine: LocalAffine, *, strength: float = 1.0, strip_rows: int = _STRIP_ROWS
+) -> Pixels:
+    """Apply a low-resolution affine map to full-resolution pixels.
+
+    Gain and offset are enlarged bilinearly (pixel centres at half integers, as `cv2.INTER_AREA` shrinks).
+    Memory beyond input and output does not grow with height; the result does not depend on ``strip_rows``.
+
+    Args:
+        pixels: (H, W, 3) uint8, uint16, or float32 in [0, 1].
+        affine: The map, usually smaller than the pixels.
+        strength: 1 for the whole effect, 0 for the input itself.
+        strip_rows: Rows that one thread takes at a time.
+
+    Returns:
+        Dehazed pixels of the same shape and type, clamped to the type's range and rounded.
+    """
+    height, width = pixels.shape[:2]
+    depth, peak = _depth_and_peak(pixels.dtype)
+    gain = np.ascontiguousarray(1 + np.float32(strength) * (affine.gain - 1))
+    offset = np.ascontiguousarray(np.float32(strength * peak) * affine.offset)
+    rows, fractions = _vertical(height, gain.shape[0])
+    source = np.ascontiguousarray(pixels).reshape(height, width * 3)
+    target = np.empty_like(source)
+
+    def strip(start: int) -> None:
+        stop = min(start + strip_rows, height)
+        first = int(rows[start])
+        last = min(int(rows[stop - 1]) + 2, gain.shape[0])
+        wide_gain, wide_offset = (_widen(part[first:last], width) for part in (gain, offset))
+        for begin, end in _blocks(rows, start, stop, width * 3):
+            row, t = int(rows[begin]) - first, fractions[begin:end]
+            product = cv2.multiply(source[begin:end], _lerp(wide_gain, row, t), dtype=cv2.CV_32F)
+            cv2.add(product, _lerp(wide_offset, row, t), dst=target[begin:end], dtype=depth)
+        if depth == cv2.CV_32F:
+            np.clip(target[start:stop], 0, 1, out=target[start:stop])
+
+    _each(strip, range(0, height, strip_rows))
+    return target.reshape(pixels.shape)
+
+
+def _box(x: Map, radius: int) -> Map:
+    side = 2 * radius + 1
+    mean: Map = cv2.boxFilter(x, -1, (side, side), borderType=cv2.BORDER_REFLECT)  # type: ignore[assignment]
+    return mean
+
+
+def _depth_and_peak(dtype: np.dtype[Any]) -> tuple[int, float]:
+    """OpenCV's name of a pixel type and its value for white."""
+    known = {"uint8": (cv2.CV_8U, 255.0), "uint16": (cv2.CV_16U, 65535.0), "float32": (cv2.CV_32F, 1.0)}
+    if dtype.name not in known:
+        raise ValueError(f"pixels are {dtype.name}; expected {', '.join(known)}")
+    return known[dtype.name]
+
+
+def _vertical(height: int, low: int) -> tuple[npt.NDArray[np.int64], Map]:
+    """For each of ``height`` rows: the low-resolution row above its centre, and how far below that it is."""
+    centre = np.clip((np.arange(height) + 0.5) * (low / height) - 0.5, 0, low - 1)
+    row = np.minimum(centre.astype(np.int64), max(low - 2, 0))
+    return row, (centre - row).astype(np.float32)
+
+
+def _widen(part: Map, width: int) -> Map:
+    """Enlarge rows sideways only: (r, w, 3) -> (r, 3 width)."""
+    wide: Map = cv2.resize(part, (width, len(part)), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    return wide.reshape(len(part), width * 3)
+
+
+def _blocks(rows: npt.NDArray[np.int64], start: int, stop: int, values: int) -> Iterator[tuple[int, int]]:
+    """Cut rows ``start:stop`` into runs that share their low-resolution row and fit the cache."""
+    limit = max(_BLOCK_VALUES // values, 1)
+    while start < stop:
+        run = int(np.searchsorted(rows, rows[start], side="right"))
+        end = min(run, start + limit, stop)
+        yield start, end
+        start = end
+
+
+def _lerp(wide: Map, row: int, t: Map) -> Map:
+    """Interpolate between one row and the next at the fractions t (n,) -> (n, 3 width)."""
+    above = wide[row]
+    below = wide[min(row + 1, len(wide) - 1)]
+    result: Map = np.multiply(t[:, None], below - above)
+    result += above
+    return result
+
+
+def _each(work: Callable[[int], None], starts: Iterable[int]) -> None:
+    """Run strips on all CPUs this process may use; NumPy and OpenCV let go of the interpreter lock."""
+    threads = available_cpus()
+    starts = list(starts)
+    if threads == 1 or len(starts) == 1:
+        for start in starts:
+            work(start)
+        return
+    with ThreadPoolExecutor(min(threads, len(starts))) as pool:
+        for _ in pool.map(work, starts):
+            pass
