@@ -7,13 +7,15 @@ transmission replaced by He, Sun, Tang, "Guided Image Filtering" (TPAMI 2013), a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
-Array = npt.NDArray[np.floating]
+Array = npt.NDArray[Any]
+"""Intensities, float32 or float64."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,20 @@ class DarkChannel:
         guide = hazy @ np.array([0.299, 0.587, 0.114], np.float32)
         transmission = guided_filter(guide, transmission, self.radius, self.eps)
         clear = (hazy - airlight) / np.maximum(transmission, self.floor)[..., None] + airlight
-        answer: Pixels = (clear.clip(0, 1) * 255).round().astype(np.uint8)
-        return answer
+        return (clear.clip(0, 1) * 255).round().astype(np.uint8)
 
     def _dark(self, image: Array) -> Array:
         """Minimum over channels and window: (H, W, 3) -> (H, W)."""
         window = np.ones((self.patch, self.patch), np.uint8)
-        return np.asarray(cv2.erode(image.min(axis=2), window))
+        return cv2.erode(image.min(axis=2), window)
 
     def _airlight(self, hazy: Array) -> Array:
         """Brightest pixel among the most opaque ones (section 4.4 of 2009): (3,), never zero."""
         dark = self._dark(hazy).ravel()
         count = max(1, int(dark.size * self.brightest))
         candidates = hazy.reshape(-1, 3)[np.argpartition(dark, -count)[-count:]]
-        return np.maximum(candidates[candidates.sum(axis=1).argmax()], 1 / 255)
+        brightest: Array = candidates[candidates.sum(axis=1).argmax()]
+        return brightest.clip(min=1 / 255)
 
 
 def guided_filter(guide: Array, source: Array, radius: int, eps: float) -> Array:
@@ -65,12 +67,11 @@ def guided_filter(guide: Array, source: Array, radius: int, eps: float) -> Array
 
     def mean(x: Array) -> Array:
         size = (2 * radius + 1, 2 * radius + 1)
-        return np.asarray(cv2.boxFilter(x, cv2.CV_64F, size, borderType=cv2.BORDER_REFLECT))
+        return cv2.boxFilter(x, cv2.CV_64F, size, borderType=cv2.BORDER_REFLECT)
 
     mean_guide, mean_source = mean(guide), mean(source)
     variance = mean(guide * guide) - mean_guide**2
     covariance = mean(guide * source) - mean_guide * mean_source
     slope = covariance / (variance + eps)
     offset = mean_source - slope * mean_guide
-    smooth: Array = mean(slope) * guide + mean(offset)
-    return smooth
+    return mean(slope) * guide + mean(offset)

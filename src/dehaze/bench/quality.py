@@ -77,7 +77,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean of a metric, its standard deviation over pictures, and the 95 % confidence interval of the mean."""
+    """Mean of a metric, its standard deviation over pictures, 95 % confidence interval of the mean."""
 
     mean: float
     std: float
