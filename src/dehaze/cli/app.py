@@ -82,8 +82,7 @@ def _dehaze(
 ) -> None:
     """Clear haze and fog from photos and video. The model is in the box: nothing to download.
 
-    \b
-      dehaze run foggy.jpg -o clear.jpg      one photo
-      dehaze folder ./dashcam                a folder of photos and clips
-      dehaze video drive.mp4                 one video, audio kept
+    dehaze run foggy.jpg -o clear.jpg      one photo
+    dehaze folder ./dashcam                a folder of photos and clips
+    dehaze video drive.mp4                 one video, audio kept
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,8 +13,14 @@ Format = Literal["same", "png", "jpg", "webp", "avif", "tiff"]
 Metadata = Literal["keep", "strip"]
 BitDepth = Literal["auto", "8", "16"]
 
-MODEL, PICTURE, TALK = "Model", "Picture files", "Talk"
+MODEL, PICTURE, MESSAGES = "Model", "Picture files", "Messages"
 """Panels of --help."""
+
+
+def flag(*names: str, help: str, panel: str | None = None) -> Any:
+    """Declare a switch: no `<bool>` in --help, no `--no-` twin."""
+    return typer.Option(*names, metavar="", help=help, rich_help_panel=panel)
+
 
 OutputOption = Annotated[
     str | None,
@@ -25,12 +31,12 @@ ModelOption = Annotated[
     typer.Option(
         "-m",
         "--model",
-        metavar="NAME|PATH|HF",
+        metavar="NAME|PATH",
         envvar="DEHAZE_MODEL",
         show_default=False,
         rich_help_panel=MODEL,
-        help="A name from 'dehaze models list', a .safetensors file, or hf://owner/repo/file@revision. "
-        "Without it: the bundled default.",
+        help="A name from 'dehaze models list', a .safetensors file or hf://owner/repo/file@revision. "
+        "Without it: the model in the box.",
     ),
 ]
 DeviceOption = Annotated[
@@ -48,6 +54,7 @@ PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
+        metavar="auto|fp32|bf16|fp16",
         rich_help_panel=MODEL,
         help="Number format of the network. auto: fp32 on CPU, half on CUDA where the model allows it.",
     ),
@@ -58,8 +65,8 @@ ResolutionOption = Annotated[
         "--resolution",
         metavar="auto|full|N",
         rich_help_panel=MODEL,
-        help="Long side in pixels that the network looks at; its answer is transferred to full resolution. "
-        "auto: the size the model was trained for.",
+        help="Long side, in pixels, of the copy the network looks at; what it does is transferred to all "
+        "pixels. auto: the size the model was trained for.",
     ),
 ]
 TileOption = Annotated[
@@ -68,29 +75,41 @@ TileOption = Annotated[
         "--tile",
         metavar="auto|off|N",
         rich_help_panel=MODEL,
-        help="Tile size in pixels; only with --resolution full.",
+        help="Side of the tiles in pixels, with --resolution full.",
     ),
 ]
 StrengthOption = Annotated[
     float,
     typer.Option(
-        "--strength", min=0, max=1, rich_help_panel=MODEL, help="1: the model's answer, 0: the input."
+        "--strength",
+        min=0,
+        max=1,
+        rich_help_panel=MODEL,
+        metavar="X",
+        help="1: the model's answer, 0: the input.",
     ),
 ]
 CompareOption = Annotated[
-    bool,
-    typer.Option("--compare", help="Also write a before/after picture, <output>_compare, beside the output."),
+    bool, flag("--compare", help="Also write a before/after picture, <stem>_compare<ext>, beside the output.")
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("-y", "--overwrite", help="Replace outputs that exist, even the input itself.")
+    bool, flag("-y", "--overwrite", help="Replace outputs that exist, even the input itself.")
 ]
 FormatOption = Annotated[
-    Format, typer.Option("-f", "--format", rich_help_panel=PICTURE, help="Format of the output.")
+    Format,
+    typer.Option(
+        "-f",
+        "--format",
+        metavar="same|png|jpg|webp|avif|tiff",
+        rich_help_panel=PICTURE,
+        help="Format of the output. same: what its name says, else the input's.",
+    ),
 ]
 QualityOption = Annotated[
     int | None,
     typer.Option(
         "--quality",
+        metavar="N",
         min=1,
         max=100,
         rich_help_panel=PICTURE,
@@ -102,31 +121,42 @@ MetadataOption = Annotated[
     Metadata,
     typer.Option(
         "--metadata",
+        metavar="keep|strip",
         rich_help_panel=PICTURE,
         help="EXIF, XMP and resolution; the colour profile always stays.",
     ),
 ]
 BitDepthOption = Annotated[
-    BitDepth, typer.Option("--bit-depth", rich_help_panel=PICTURE, help="Bits a channel. auto: the input's.")
+    BitDepth,
+    typer.Option(
+        "--bit-depth",
+        metavar="auto|8|16",
+        rich_help_panel=PICTURE,
+        help="Bits a channel. auto: the input's, where the format can hold them.",
+    ),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", rich_help_panel=TALK, help="JSON alone on stdout, one object a line.")
+MaxPixelsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        metavar="N",
+        rich_help_panel=PICTURE,
+        show_default=False,
+        help="Refuse pictures of more pixels than this. Without it: a limit against decompression bombs.",
+    ),
 ]
-QuietOption = Annotated[
-    bool, typer.Option("-q", "--quiet", rich_help_panel=TALK, help="Only warnings and errors.")
-]
-VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", rich_help_panel=TALK, help="Say more.")]
+JsonOption = Annotated[bool, flag("--json", panel=MESSAGES, help="JSON alone on stdout, one object a line.")]
+QuietOption = Annotated[bool, flag("-q", "--quiet", panel=MESSAGES, help="Only warnings and errors.")]
+VerboseOption = Annotated[bool, flag("-v", "--verbose", panel=MESSAGES, help="Say more.")]
 NoProgressOption = Annotated[
-    bool,
-    typer.Option("--no-progress", rich_help_panel=TALK, help="No progress bar (none without a terminal)."),
+    bool, flag("--no-progress", panel=MESSAGES, help="No progress bar (there is none without a terminal).")
 ]
-DebugOption = Annotated[
-    bool, typer.Option("--debug", rich_help_panel=TALK, help="Errors with their traceback.")
-]
+DebugOption = Annotated[bool, flag("--debug", panel=MESSAGES, help="Show errors with their traceback.")]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, say what would be done, do nothing.")
+    bool, flag("--dry-run", help="Check the request, say what would be done, do nothing.")
 ]
-FailFastOption = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first input that fails.")]
+FailFastOption = Annotated[bool, flag("--fail-fast", help="Stop at the first input that fails.")]
 
 
 def resolution(text: str) -> int | Literal["auto", "full"]:

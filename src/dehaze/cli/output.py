@@ -74,6 +74,11 @@ class Output:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
+    def binary(self, data: bytes | memoryview) -> None:
+        """Write bytes to stdout as they are."""
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
     def record(self, values: Mapping[str, Any]) -> None:
         """Write one JSON object as a line to stdout if --json was given, else nothing."""
         if self.as_json:
@@ -125,12 +130,15 @@ class Output:
     def progress(self, text: str, total: float | None = None, unit: Unit = "files") -> Iterator[Bar]:
         """Show a progress bar on stderr while the block runs, if stderr is a terminal and nobody objects.
 
+        One file alone gets none.
+
         Args:
             text: What is going on, one or two words.
             total: How much there is to do; None if unknown.
             unit: What is counted.
         """
-        if self._no_progress or self.quiet or not self.console.is_terminal:
+        alone = unit == "files" and total == 1
+        if alone or self._no_progress or self.quiet or not self.console.is_terminal:
             yield Bar(None, None)
             return
         from rich.progress import Progress

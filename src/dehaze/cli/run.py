@@ -1,0 +1,218 @@
+"""`dehaze run`: hazy photos in, clear photos out."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from dehaze.cli import options as opt
+from dehaze.cli import output
+from dehaze.cli.errors import ExitStatus, explain, report
+from dehaze.cli.targets import Job, plan
+from dehaze.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dehaze.cli.output import Output
+    from dehaze.dehazer import Dehazer
+    from dehaze.photo import Photo
+
+
+def run(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT", help="Photos, or - for stdin.", show_default=False)
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            show_default=False,
+            help="A file, a directory/ or - for stdout. Without it: <stem>_dehazed<ext> beside each input.",
+        ),
+    ] = None,
+    overwrite: opt.OverwriteOption = False,
+    compare: opt.CompareOption = False,
+    dry_run: opt.DryRunOption = False,
+    fail_fast: opt.FailFastOption = False,
+    model: opt.ModelOption = None,
+    device: opt.DeviceOption = "auto",
+    precision: opt.PrecisionOption = "auto",
+    resolution: opt.ResolutionOption = "auto",
+    tile: opt.TileOption = "auto",
+    strength: opt.StrengthOption = 1.0,
+    format: opt.FormatOption = "same",
+    quality: opt.QualityOption = None,
+    metadata: opt.MetadataOption = "keep",
+    bit_depth: opt.BitDepthOption = "auto",
+    max_pixels: opt.MaxPixelsOption = None,
+    as_json: opt.JsonOption = False,
+    quiet: opt.QuietOption = False,
+    verbose: opt.VerboseOption = False,
+    no_progress: opt.NoProgressOption = False,
+    debug: opt.DebugOption = False,
+) -> None:
+    """Clear the haze from photos.
+
+    dehaze run foggy.jpg                       writes foggy_dehazed.jpg
+    dehaze run foggy.jpg -o clear.jpg
+    dehaze run *.jpg -o clear/ --compare       with before/after pictures
+    dehaze run scan.tif --strength 0.7 -f png
+    cat foggy.jpg | dehaze run - > clear.jpg
+    """
+    out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
+    sizes = {"resolution": opt.resolution(resolution), "tile": opt.tile(tile)}
+    jobs = plan(inputs, target, suffix=_suffix(format), compare=compare, overwrite=overwrite)
+    _refuse_mixed_stdout(jobs, as_json)
+    if dry_run:
+        for job in jobs:
+            out.line(f"would write {' and '.join(map(str, job.outputs)) or 'stdout'} from {job.source_name}")
+            out.record({"input": job.source_name, "output": job.target_name, "dry_run": True})
+        return
+    files = Files(
+        reading={} if max_pixels is None else {"max_pixels": max_pixels},
+        writing={"quality": quality, "metadata": metadata, "bit_depth": opt.bit_depth(bit_depth)},
+        format=None if format == "same" else format,
+    )
+
+    from dehaze.dehazer import from_name
+
+    dehazer = from_name(model, device=device, precision=precision, **sizes)
+    for warning in dehazer.warnings:
+        out.warning(warning)
+    raise typer.Exit(
+        run_all(jobs, lambda job: clear(job, dehazer, files, strength), out, fail_fast=fail_fast)
+    )
+
+
+@dataclass(frozen=True)
+class Files:
+    """How pictures are read and written: keyword arguments of `photo.read` and `photo.write`."""
+
+    reading: dict[str, Any]
+    writing: dict[str, Any]
+    format: str | None = None
+
+    def read(self, source: Path | None) -> Photo:
+        """Read a file, or stdin."""
+        from dehaze import photo
+
+        return photo.read(io.BytesIO(_stdin()) if source is None else source, **self.reading)
+
+    def write(self, picture: Photo, target: Path | None) -> None:
+        """Write a file, making its directory; or stdout, in one piece."""
+        from dehaze import photo
+
+        if target is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            photo.write(picture, target, format=self.format, **self.writing)
+            return
+        buffer = io.BytesIO()
+        photo.write(picture, buffer, format=self.format, **self.writing)
+        output.current().binary(buffer.getbuffer())
+
+
+def clear(job: Job, dehazer: Dehazer, files: Files, strength: float) -> dict[str, Any]:
+    """Do one job; return what --json says of it."""
+    start = time.perf_counter()
+    before = files.read(job.source)
+    pixels = dehazer(before.pixels, strength=strength, colour=before.colour)
+    after = replace(before, pixels=pixels)
+    files.write(after, job.target)
+    if job.compare is not None:
+        from dehaze.compare import compare_photos
+
+        files.write(compare_photos(before, after), job.compare)
+    height, width = pixels.shape[:2]
+    working = dehazer.working_shape(height, width)
+    return {
+        "input": job.source_name,
+        "output": job.target_name,
+        **({} if job.compare is None else {"compare": str(job.compare)}),
+        "size": [width, height],
+        "working_size": [working[1], working[0]],
+        "seconds": round(time.perf_counter() - start, 3),
+        "model": dehazer.info.name,
+        "device": str(dehazer.info.device),
+        "precision": str(dehazer.info.precision),
+        "notices": before.notices,
+    }
+
+
+def run_all(
+    jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], out: Output, *, fail_fast: bool
+) -> int:
+    """Do every job, saying what was done or why not; return the exit status.
+
+    One that fails does not stop the others unless `fail_fast`.
+    """
+    statuses = []
+    with out.progress("photos", total=len(jobs)) as bar:
+        for job in jobs:
+            try:
+                _say_done(work(job), out)
+                statuses.append(int(ExitStatus.DONE))
+            except BrokenPipeError:
+                raise
+            except Exception as error:
+                failure = explain(error)
+                report(error, failure)
+                out.record({"input": job.source_name, **failure.record()})
+                statuses.append(failure.status)
+            bar.advance()
+            if fail_fast and statuses[-1]:
+                break
+    return combined_status(statuses)
+
+
+def combined_status(statuses: Sequence[int]) -> int:
+    """One exit status for several inputs: 3 if some failed; all failing alike, their own; else 1."""
+    if ExitStatus.DONE in statuses:
+        return ExitStatus.SOME_FAILED if any(statuses) else ExitStatus.DONE
+    return statuses[0] if len(set(statuses)) == 1 else ExitStatus.FAILED
+
+
+def _say_done(record: dict[str, Any], out: Output) -> None:
+    for notice in record["notices"]:
+        out.note(f"{record['input']}: {notice}")
+    out.line(f"{record['input']} -> {record['output']}  {record['seconds']:.2f} s")
+    out.detail(
+        f"  {' x '.join(map(str, record['size']))} pixels, the network looked at "
+        f"{' x '.join(map(str, record['working_size']))}; {record['model']} on {record['device']}, "
+        f"{record['precision']}"
+    )
+    out.record(record)
+
+
+def _suffix(format: opt.Format) -> str:
+    if format == "same":
+        return ""
+    from dehaze.photo import output_suffix
+
+    return output_suffix(format)
+
+
+def _refuse_mixed_stdout(jobs: Sequence[Job], as_json: bool) -> None:
+    if all(job.target is not None for job in jobs):
+        return
+    if as_json:
+        raise UsageError("--json and the picture cannot both go to stdout", "name a file with -o")
+    if sys.stdout.isatty():
+        raise UsageError("a picture is not written to a terminal", "name a file with -o, or add: > clear.jpg")
+
+
+def _stdin() -> bytes:
+    if sys.stdin.isatty():
+        raise UsageError(
+            "stdin ('-') is a terminal, not a picture", "use: dehaze run - < foggy.jpg > clear.jpg"
+        )
+    stream: BinaryIO = sys.stdin.buffer
+    return stream.read()

@@ -1,0 +1,169 @@
+"""Which output each input gets, and every reason to refuse before any work is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dehaze.errors import UsageError
+
+STREAM = "-"
+"""Stands for stdin as an input and for stdout as the output."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to be made.
+
+    Attributes:
+        source: The file to read; None for stdin.
+        target: The file to write; None for stdout.
+        compare: Where the before/after picture goes; None if none is wanted.
+    """
+
+    source: Path | None
+    target: Path | None
+    compare: Path | None = None
+
+    @property
+    def source_name(self) -> str:
+        """The input, as people and --json read it."""
+        return STREAM if self.source is None else str(self.source)
+
+    @property
+    def target_name(self) -> str:
+        """The output, as people and --json read it."""
+        return STREAM if self.target is None else str(self.target)
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The files this job writes."""
+        return [path for path in (self.target, self.compare) if path is not None]
+
+
+def plan(
+    inputs: Sequence[str],
+    target: str | None,
+    *,
+    suffix: str = "",
+    compare: bool = False,
+    overwrite: bool = False,
+) -> list[Job]:
+    """Give each input its output; refuse whatever would lose a picture.
+
+    Args:
+        inputs: Files, or `-` for stdin.
+        target: A file, a directory or `-` for stdout; None for `<stem>_dehazed<ext>` beside each input.
+        suffix: Of the outputs that are not named; empty for the input's own.
+        compare: Whether a before/after picture is written too.
+        overwrite: Whether existing outputs may be replaced, an input by its own output included.
+
+    Raises:
+        UsageError: Two outputs are one file, an output is an input or exists, or its directory does not.
+    """
+    if inputs.count(STREAM) > 1:
+        raise UsageError("stdin ('-') is given twice: it can be read only once")
+    directory = _directory(target, len(inputs))
+    jobs = []
+    for text in inputs:
+        source = None if text == STREAM else Path(text)
+        output = _output(source, target, directory, suffix)
+        jobs.append(Job(source, output, _compare(source, output) if compare else None))
+    _refuse_collisions(jobs, overwrite)
+    _refuse_missing_directories(jobs, directory)
+    return jobs
+
+
+def _directory(target: str | None, inputs: int) -> Path | None:
+    """The directory that outputs go to, if the target is one."""
+    if target is None:
+        return None
+    if target == STREAM:
+        if inputs > 1:
+            raise UsageError(f"{inputs} inputs cannot all be written to stdout", "use a directory: -o clear/")
+        return None
+    path = Path(target)
+    if path.is_dir() or target.endswith(("/", os.sep)):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{target} is a file, not a directory")
+        return path
+    if inputs > 1:
+        raise UsageError(
+            f"{inputs} inputs need a directory to be written to, got '{target}'", f"use: -o {target}{os.sep}"
+        )
+    return None
+
+
+def _output(source: Path | None, target: str | None, directory: Path | None, suffix: str) -> Path | None:
+    if target == STREAM or (target is None and source is None):
+        return None
+    if directory is not None:
+        if source is None:
+            raise UsageError(
+                "a picture from stdin has no name: give its output one", f"use: -o {directory / 'clear.png'}"
+            )
+        return directory / (source.stem + (suffix or source.suffix))
+    if target is not None:
+        return Path(target)
+    assert source is not None
+    return source.with_name(f"{source.stem}_dehazed{suffix or source.suffix}")
+
+
+def _compare(source: Path | None, output: Path | None) -> Path:
+    if output is None:
+        raise UsageError("--compare writes a second picture, but the output is stdout", "name a file with -o")
+    from dehaze.compare import compare_path
+
+    return compare_path(output.stem if source is None else source.stem, output)
+
+
+def _refuse_collisions(jobs: Iterable[Job], overwrite: bool) -> None:
+    sources = {_identity(job.source): job for job in jobs if job.source is not None}
+    writers: dict[object, str] = {}
+    existing = []
+    for job in jobs:
+        for path in job.outputs:
+            identity = _identity(path)
+            if identity in writers:
+                raise UsageError(
+                    f"{writers[identity]} and {job.source_name} would both be written to {path}",
+                    "give them different names, or run them one by one",
+                )
+            writers[identity] = job.source_name
+            reader = sources.get(identity)
+            if reader is not None and (reader is not job or path == job.compare):
+                raise UsageError(f"the output {path} of {job.source_name} is itself an input of this command")
+            if reader is not None and not overwrite:
+                raise UsageError(
+                    f"the output {path} is the input itself", "choose another name, or replace it with -y"
+                )
+            if path.exists():
+                if not path.is_file():
+                    raise UsageError(
+                        f"the output {path} is not a file that can be replaced", "use '-' for stdout"
+                    )
+                existing.append(path)
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} more outputs" if len(existing) > 1 else ""
+        verb = "exist" if more else "exists"
+        raise UsageError(
+            f"{existing[0]}{more} already {verb}", "replace with -y, or choose another output with -o"
+        )
+
+
+def _refuse_missing_directories(jobs: Iterable[Job], directory: Path | None) -> None:
+    for job in jobs:
+        for path in job.outputs:
+            if directory is None and not path.parent.is_dir():
+                raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
+
+
+def _identity(path: Path) -> object:
+    """What all names of one file share, links included; for a file to be made its full path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.normcase(path.resolve())
+    return found.st_dev, found.st_ino
