@@ -64,14 +64,19 @@ class Header:
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
     """Write tensors and header to one file, atomically; weights that are (nearly) denormal become zero."""
+    clean = {k: _without_denormals(v.detach().cpu().contiguous()) for k, v in tensors.items()}
+    write_safetensors(path, clean, {_KEY: json.dumps(asdict(header), sort_keys=True)})
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write contiguous CPU tensors as they are, atomically."""
     from safetensors.torch import save
 
-    clean = {k: _without_denormals(v.detach().cpu().contiguous()) for k, v in tensors.items()}
-    write_atomically(path, save(clean, metadata={_KEY: json.dumps(asdict(header), sort_keys=True)}))
+    write_atomically(path, save(tensors, metadata=metadata))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file, or nothing: through a temporary file in the same folder, created if need be."""
+    """Write a whole file, or nothing: to a temporary file in the same folder, then in one move."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
