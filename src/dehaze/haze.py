@@ -1,7 +1,7 @@
 """The atmospheric scattering model (eq. 1) and what is drawn at random to make haze with it.
 
 Everything is batched torch that runs where its arguments live. Random numbers come from an explicit
-`torch.Generator`, so that a run can be repeated; they are drawn on the generator's device and then moved.
+`torch.Generator`, so that a run can be repeated; one on the CPU serves work on any device.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ def sample_real(
         Airlight (N, 3) in [0, 1] and beta (N, 1, H, W) > 0, for depth normalised to [0, 1].
     """
     haze = haze or RealHaze()
+    generator = _beside(generator, torch.device(device))
     # The larger of two uniform draws: bright haze is commoner than dusk.
     share = _uniform((2, n), 0, 1, generator).amax(0)
     brightness = haze.brightness[0] + (haze.brightness[1] - haze.brightness[0]) * share
@@ -120,7 +121,7 @@ def sample_real(
     thickness = _uniform((n, 1, 1, 1), low, high, generator)
     spread = _uniform((n, 1, 1, 1), 0, haze.patchiness, generator)
     beta = torch.exp(thickness + spread * smooth_noise(n, size, generator))
-    return airlight.to(device), beta.to(device)
+    return airlight, beta
 
 
 def smooth_noise(n: int, size: tuple[int, int], generator: torch.Generator, *, cells: int = 3) -> Tensor:
@@ -185,18 +186,19 @@ def photograph(
     camera = camera or Camera()
     n, device = clear.shape[0], clear.device
     column = (n, 1, 1, 1)
-    sigma = _uniform(column, 0, camera.noise, generator).to(device)
-    hazy = hazy + sigma * _normal(tuple(hazy.shape), generator).to(device)
+    generator = _beside(generator, device)
+    sigma = _uniform(column, 0, camera.noise, generator)
+    hazy = hazy + sigma * _normal(tuple(hazy.shape), generator)
 
-    gain = torch.exp2(_uniform(column, -camera.exposure, camera.exposure, generator)).to(device)
-    exponent = _uniform(column, 1 - camera.gamma, 1 + camera.gamma, generator).to(device)
-    falloff = _uniform(column, 0, camera.vignette, generator).to(device)
+    gain = torch.exp2(_uniform(column, -camera.exposure, camera.exposure, generator))
+    exponent = _uniform(column, 1 - camera.gamma, 1 + camera.gamma, generator)
+    falloff = _uniform(column, 0, camera.vignette, generator)
     light = gain * (1 - falloff * _corner_distance(clear.shape[-2], clear.shape[-1], device))
     clear, hazy = ((p * light).clamp(0, 1) ** exponent for p in (clear, hazy))
 
     if camera.jpeg is not None:
-        quality = _uniform((n,), *camera.jpeg, generator).to(device)
-        chosen = _uniform(column, 0, 1, generator).to(device) < camera.jpeg_share
+        quality = _uniform((n,), *camera.jpeg, generator)
+        chosen = _uniform(column, 0, 1, generator) < camera.jpeg_share
         hazy = torch.where(chosen, jpeg(hazy, quality), hazy)
     return clear, hazy
 
@@ -273,6 +275,14 @@ def _corner_distance(height: int, width: int, device: torch.device) -> Tensor:
 
 def _per_picture(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1) if values.dim() == 1 else values
+
+
+def _beside(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """A generator on the device where the numbers are wanted, which saves moving whole pictures of noise."""
+    if generator.device.type == device.type:
+        return generator
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    return torch.Generator(device).manual_seed(seed)
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:

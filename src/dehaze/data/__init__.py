@@ -1,4 +1,4 @@
-"""Pictures to learn from: RESIDE folders, pairs held in memory, and haze made from clear pictures and depth."""
+"""Pictures to learn from: RESIDE folders, pairs in memory, and haze made from clear pictures and depth."""
 
 from __future__ import annotations
 
