@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dehaze.threads import available_cpus
+from dehaze.machine import available_cpus
 
 Pixels = npt.NDArray[Any]
 """(H, W, 3) uint8, uint16, or float32 in [0, 1]."""
@@ -40,6 +40,9 @@ _BLOCK_VALUES = 1 << 17
 """Values computed at a time: three such float32 arrays stay in a core's second-level cache."""
 
 
+_DEPTHS = {"uint8": cv2.CV_8U, "uint16": cv2.CV_16U, "float32": cv2.CV_32F}
+
+
 @dataclass(frozen=True)
 class LocalAffine:
     """Coefficients of J = gain I + offset at the working resolution.
@@ -51,6 +54,40 @@ class LocalAffine:
 
     gain: Map
     offset: Map
+
+
+def white(dtype: np.dtype[Any]) -> float:
+    """Value of full intensity in pixels of a type: 255, 65535, or 1 for floats."""
+    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+
+
+def shrink(pixels: Pixels, height: int, width: int) -> Map:
+    """Average pixels down to a working copy, as `cv2.INTER_AREA` does but without rounding to integers.
+
+    Rows are read once, a few at a time, so no float copy of the whole picture is ever made.
+
+    Args:
+        pixels: (H, W, 3) uint8, uint16, or float32 in [0, 1].
+        height: Rows of the copy, at most H.
+        width: Columns of the copy, at most W.
+
+    Returns:
+        (height, width, 3) in [0, 1].
+    """
+    rows, columns = pixels.shape[:2]
+    source = pixels.reshape(rows, columns * 3)
+    step = rows / height
+    narrow = np.empty((height, columns * 3), np.float32)
+    for i in range(height):
+        begin, end = i * step, (i + 1) * step
+        first, last = int(begin), min(int(np.ceil(end - 1e-6)), rows)
+        share = np.ones(last - first, np.float32)
+        share[0] -= begin - first
+        share[-1] -= max(last - end, 0)
+        np.matmul(share, source[first:last].astype(np.float32, copy=False), out=narrow[i])
+    narrow *= np.float32(1 / (step * white(pixels.dtype)))
+    copy: Map = cv2.resize(narrow.reshape(height, columns, 3), (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    return copy
 
 
 def fit(guide: Map, answer: Map, *, radius: int = RADIUS, eps: float = EPS) -> LocalAffine:
@@ -67,14 +104,13 @@ def fit(guide: Map, answer: Map, *, radius: int = RADIUS, eps: float = EPS) -> L
     """
     if guide.shape != answer.shape:
         raise ValueError(f"guide and answer differ in shape: {guide.shape} and {answer.shape}")
-    guide, answer = guide.astype(np.float32), answer.astype(np.float32)
     mean_guide, mean_answer = _box(guide, radius), _box(answer, radius)
-    variance = np.maximum(_box(guide * guide, radius) - mean_guide * mean_guide, 0)
-    covariance = _box(guide * answer, radius) - mean_guide * mean_answer
+    variance: Map = np.maximum(_box(guide * guide, radius) - mean_guide * mean_guide, 0)
+    covariance: Map = _box(guide * answer, radius) - mean_guide * mean_answer
     spread = np.maximum(_box(answer * answer, radius) - mean_answer * mean_answer, 0)
     gain = covariance / (variance + np.float32(eps))
     offset = mean_answer - gain * mean_guide
-    residual = np.maximum(spread - gain * (2 * covariance - gain * variance), 0)
+    residual = np.maximum(spread - gain * (covariance + covariance - gain * variance), 0)
     weight: Map = np.reciprocal(residual + np.float32(_RESIDUAL_FLOOR))
     total = _box(weight, radius)
     return LocalAffine(_box(weight * gain, radius) / total, _box(weight * offset, radius) / total)
@@ -106,7 +142,7 @@ def apply(
         Dehazed pixels of the same shape and type, clamped to the type's range and rounded.
     """
     height, width = pixels.shape[:2]
-    depth, peak = _depth_and_peak(pixels.dtype)
+    depth, peak = _DEPTHS[pixels.dtype.name], white(pixels.dtype)
     gain = np.ascontiguousarray(1 + np.float32(strength) * (affine.gain - 1))
     offset = np.ascontiguousarray(np.float32(strength * peak) * affine.offset)
     rows, fractions = _vertical(height, gain.shape[0])
@@ -133,14 +169,6 @@ def _box(x: Map, radius: int) -> Map:
     side = 2 * radius + 1
     mean: Map = cv2.boxFilter(x, -1, (side, side), borderType=cv2.BORDER_REFLECT)  # type: ignore[assignment]
     return mean
-
-
-def _depth_and_peak(dtype: np.dtype[Any]) -> tuple[int, float]:
-    """OpenCV's name of a pixel type and its value for white."""
-    known = {"uint8": (cv2.CV_8U, 255.0), "uint16": (cv2.CV_16U, 65535.0), "float32": (cv2.CV_32F, 1.0)}
-    if dtype.name not in known:
-        raise ValueError(f"pixels are {dtype.name}; expected {', '.join(known)}")
-    return known[dtype.name]
 
 
 def _vertical(height: int, low: int) -> tuple[npt.NDArray[np.int64], Map]:

@@ -1,0 +1,318 @@
+"""A network made ready for pictures: device, precision, working resolution, tiling; pixels in, pixels out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from dehaze import weights
+from dehaze.device import resolve_device
+from dehaze.errors import UsageError
+from dehaze.machine import available_cpus, available_memory
+from dehaze.models import Limits, count_parameters
+from dehaze.tiling import MIN_TILE, tiled
+from dehaze.upsample import LocalAffine, Map, Pixels, apply, fit, shrink, white
+from dehaze.weights import Header
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+FALLBACK_WORKING_SIZE = 1280
+"""Long side on ``auto`` for a network that was not trained for a size of its own."""
+
+AUTO_TILE = 768
+_BYTES_PER_PIXEL = 1024
+"""What the largest network (the paper's student, float32) needs at its peak for one pixel, rounded up."""
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Colour(Protocol):
+    """Into sRGB, which networks were trained in, and back; both on (h, w, 3) float32 in [0, 1]."""
+
+    def to_srgb(self, pixels: Map, /) -> Map:
+        """From the file's own colour space."""
+        ...
+
+    def from_srgb(self, pixels: Map, /) -> Map:
+        """To the file's own colour space."""
+        ...
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a `Dehazer` runs, and how.
+
+    Attributes:
+        name: The model's name, from its checkpoint.
+        architecture: Key of `dehaze.models.ARCHITECTURES`.
+        parameters: Number of learned values.
+        working_size: Long side in pixels the network was trained for; None if any.
+        device: Where it computes, as `torch.device` writes it.
+        precision: ``fp32``, ``bf16`` or ``fp16``: never ``auto``.
+        limits: What the network asks of its input.
+    """
+
+    name: str
+    architecture: str
+    parameters: int
+    working_size: int | None
+    device: str
+    precision: str
+    limits: Limits
+
+
+class Dehazer:
+    """Removes haze from pictures of any size.
+
+    The network looks at a working copy; what it did there is transferred to every pixel
+    (`dehaze.upsample`). A picture no larger than the working copy gets the network's own answer.
+
+    Args:
+        model: A dehazing network from `dehaze.models`; copied, so the caller's stays as it is.
+        header: Its checkpoint's header.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``auto`` is fp32 but on CUDA, where it is fp16 if the network allows.
+        resolution: Long side of the working copy in pixels; ``auto`` for the size the network was trained
+            for (1280 if it states none), ``full`` to run it on every pixel.
+        tile: Side in pixels of the tiles that ``full`` cuts the picture into; ``off`` for never, ``auto`` for
+            tiles only where the whole does not fit in memory.
+
+    Attributes:
+        info: What runs, and how.
+        warnings: Sentences a user should read; grows when a picture gives rise to another.
+
+    Raises:
+        UsageError: The device is not there, the combination is not possible, or the network does not dehaze.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        header: Header,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        resolution: Literal["auto", "full"] | int = "auto",
+        tile: Literal["auto", "off"] | int = "auto",
+    ) -> None:
+        limits: Limits = model.limits  # type: ignore[assignment]
+        if limits.scale != 1:
+            raise UsageError(
+                f"model '{header.name}' is a super-resolution teacher: it enlarges pictures, not clears them",
+                "see the dehazing models with: dehaze models list",
+            )
+        _check_size("resolution", resolution, ("auto", "full"), 1)
+        _check_size("tile", tile, ("auto", "off"), MIN_TILE)
+        self._device = resolve_device(device)
+        chosen = _choose_precision(precision, self._device, limits, header.name)
+        self._dtype = _DTYPES[chosen]
+        self._resolution, self._tile = resolution, tile
+        self.info = Info(
+            header.name,
+            header.architecture,
+            count_parameters(model),
+            header.working_size,
+            str(self._device),
+            chosen,
+            limits,
+        )
+        self.warnings: list[str] = []
+        if isinstance(tile, int) and resolution != "full":
+            self._warn("a tile size has an effect only at full resolution: add --resolution full")
+        if isinstance(tile, int) and resolution == "full":
+            self._warn_of_tiles()
+        if self._device.type == "cpu":
+            _settle_threads()
+        ready = copy.deepcopy(model).eval().requires_grad_(False)
+        self._model = ready.to(self._device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, pixels: Pixels, *, strength: float = 1.0, colour: Colour | None = None) -> Pixels:
+        """Remove the haze from one picture.
+
+        Args:
+            pixels: (H, W, 3) RGB, uint8, uint16, or float32 in [0, 1], in the colour space of ``colour``.
+            strength: 1 for the network's answer, 0 for the input; in between they are mixed.
+            colour: How to get to sRGB and back; None if the pixels are sRGB.
+
+        Returns:
+            The dehazed picture: same shape, same type, clamped to its range and rounded.
+
+        Raises:
+            UsageError: The pixels have another shape or type, or the strength is outside 0..1.
+        """
+        _check_pixels(pixels)
+        if not 0 <= strength <= 1:
+            raise UsageError(f"strength is {strength}; expected a number from 0 to 1")
+        if strength == 0:
+            return pixels.copy()
+        if self.working_shape(*pixels.shape[:2]) != pixels.shape[:2]:
+            return apply(pixels, self.estimate(pixels, colour=colour), strength=strength)
+        return self._directly(pixels, strength, colour)
+
+    def estimate(self, pixels: Pixels, *, colour: Colour | None = None) -> LocalAffine:
+        """Fit the local affine map that dehazes a picture, at the working resolution.
+
+        At or below the working size the map is that of the whole picture, and close to the network's answer
+        but not equal to it.
+
+        Args:
+            pixels: As for calling the dehazer.
+            colour: As for calling the dehazer; the map is one of the pixels' own colour space.
+
+        Raises:
+            UsageError: The pixels have another shape or type.
+        """
+        _check_pixels(pixels)
+        guide = shrink(pixels, *self.working_shape(*pixels.shape[:2]))
+        return fit(guide, self._answer(guide, colour))
+
+    def working_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the working copy of a picture: the picture's own if it is small enough."""
+        if self._resolution == "full":
+            return height, width
+        size = self._resolution
+        if size == "auto":
+            size = self.info.working_size or FALLBACK_WORKING_SIZE
+        longest = max(height, width)
+        if longest <= size:
+            return height, width
+        return max(round(height * size / longest), 1), max(round(width * size / longest), 1)
+
+    def network(self, batch: Map) -> Map:
+        """Run the network alone: sRGB (N, h, w, 3) in [0, 1] -> (N, h, w, 3), finite but not clamped."""
+        # Channels last is how pictures lie in memory: neither permute moves a byte on the CPU.
+        x = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device).permute(0, 3, 1, 2)
+        half = self._dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=half):
+            # Weights are in half precision already; autocast keeps the picture itself and the residual in
+            # float32, as bfloat16 near 1 steps by two 8-bit levels.
+            y = self._model(x)
+        answer: Map = y.float().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return answer
+
+    def _directly(self, pixels: Pixels, strength: float, colour: Colour | None) -> Pixels:
+        """The network's own answer at the picture's own size."""
+        result = np.empty_like(pixels)
+        for top, answer in self._bands(pixels, colour):
+            rows = slice(top, top + len(answer))
+            result[rows] = _store(answer, pixels[rows], strength)
+        return result
+
+    def _bands(self, pixels: Pixels, colour: Colour | None) -> Iterable[tuple[int, Map]]:
+        side = self._tile_side(*pixels.shape[:2])
+
+        def run(part: Pixels) -> Map:
+            return self._answer(_as_float(part), colour)
+
+        return [(0, run(pixels))] if side is None else tiled(run, pixels, side)
+
+    def _tile_side(self, height: int, width: int) -> int | None:
+        """Side of the tiles to cut a picture into; None to run it whole."""
+        if self._tile == "off" or self._resolution != "full":
+            return None
+        if self._tile != "auto":
+            return self._tile
+        if height * width * _BYTES_PER_PIXEL <= self._free_memory() or max(height, width) <= AUTO_TILE:
+            return None
+        self._warn_of_tiles()
+        return AUTO_TILE
+
+    def _free_memory(self) -> int:
+        if self._device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self._device)[0])
+        return available_memory()
+
+    def _answer(self, picture: Map, colour: Colour | None) -> Map:
+        """Network on one picture (h, w, 3), through sRGB and back."""
+        if colour is None:
+            return self.network(picture[None])[0]  # type: ignore[no-any-return]
+        answer = self.network(np.clip(colour.to_srgb(picture), 0, 1)[None])[0]
+        return colour.from_srgb(np.clip(answer, 0, 1))
+
+    def _warn_of_tiles(self) -> None:
+        if self.info.limits.tiling == "discouraged":
+            self._warn(
+                f"model '{self.info.name}' uses statistics of the whole picture, so tiles may differ in tone"
+            )
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+def from_name(name: str | None = None, **settings: Any) -> Dehazer:
+    """Load a model and make it ready.
+
+    Args:
+        name: Name, path or ``hf://`` address, see `dehaze.weights.resolve`; None for the default model.
+        **settings: Keyword arguments of `Dehazer`.
+
+    Raises:
+        ModelError: The model is not available.
+        UsageError: See `Dehazer`.
+    """
+    return Dehazer(*weights.load(name), **settings)
+
+
+def _choose_precision(asked: str, device: torch.device, limits: Limits, name: str) -> str:
+    if asked not in ("auto", *_DTYPES):
+        raise UsageError(f"unknown precision '{asked}': expected auto, {', '.join(_DTYPES)}")
+    if asked == "auto":
+        return "fp16" if device.type == "cuda" and limits.half else "fp32"
+    if asked == "fp16" and device.type == "cpu":
+        raise UsageError(
+            "precision fp16 is not for CPUs: they compute it many times slower", "use fp32 or bf16"
+        )
+    if asked != "fp32" and not limits.half:
+        raise UsageError(f"model '{name}' does not hold in half precision", "use --precision fp32")
+    return asked
+
+
+def _check_size(what: str, value: str | int, words: tuple[str, ...], smallest: int) -> None:
+    if isinstance(value, int):
+        if value < smallest:
+            raise UsageError(f"{what} is {value} pixels; expected at least {smallest}")
+    elif value not in words:
+        raise UsageError(f"{what} is '{value}'; expected {', '.join(words)} or a number of pixels")
+
+
+def _check_pixels(pixels: Pixels) -> None:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise UsageError(f"pixels have shape {pixels.shape}; expected (height, width, 3)")
+    if pixels.dtype.name not in ("uint8", "uint16", "float32"):
+        raise UsageError(f"pixels are {pixels.dtype}; expected uint8, uint16 or float32")
+
+
+def _settle_threads() -> None:
+    """Never more threads than this process may use, and no slow arithmetic on denormals."""
+    torch.set_flush_denormal(True)
+    threads = available_cpus()
+    if torch.get_num_threads() > threads:
+        torch.set_num_threads(threads)
+    if cv2.getNumThreads() > threads:
+        cv2.setNumThreads(threads)
+
+
+def _as_float(pixels: Pixels) -> Map:
+    """Any pixels to float32 in [0, 1]."""
+    if pixels.dtype == np.float32:
+        return pixels
+    return np.multiply(pixels, np.float32(1 / white(pixels.dtype)), dtype=np.float32)
+
+
+def _store(answer: Map, pixels: Pixels, strength: float) -> npt.NDArray[Any]:
+    """Mix an answer with the input by strength, and convert it to the input's type."""
+    if strength != 1:
+        answer = _as_float(pixels) * np.float32(1 - strength) + answer * np.float32(strength)
+    if pixels.dtype == np.float32:
+        return np.clip(answer, 0, 1)
+    levels: Map = np.rint(np.clip(answer, 0, 1) * np.float32(white(pixels.dtype)))
+    return levels.astype(pixels.dtype)
