@@ -108,7 +108,7 @@ def fit(guide: Map, answer: Map, *, radius: int = RADIUS, eps: float = EPS) -> L
     variance: Map = np.maximum(_box(guide * guide, radius) - mean_guide * mean_guide, 0)
     covariance: Map = _box(guide * answer, radius) - mean_guide * mean_answer
     spread = np.maximum(_box(answer * answer, radius) - mean_answer * mean_answer, 0)
-    gain = covariance / (variance + np.float32(eps))
+    gain: Map = np.divide(covariance, variance + np.float32(eps))
     offset = mean_answer - gain * mean_guide
     residual = np.maximum(spread - gain * (covariance + covariance - gain * variance), 0)
     weight: Map = np.reciprocal(residual + np.float32(_RESIDUAL_FLOOR))
