@@ -30,6 +30,10 @@ TEMPERATURE = 0.1
 """Softmax temperature of the divergence; the paper names none. Cosines span [-1, 1]: at 1 a row's largest and
 smallest probability differ by a factor of e^2 at most, nearly uniform; at 0.1 by up to e^20."""
 
+LEAST_SIDE = 8
+"""Pooling stops at this side: the coarse maps of a small network would else shrink to a few positions, whose
+affinities say nothing. Ours; pictures of the paper's size never get there."""
+
 BLOCK = 2**23
 """Entries of S held at a time, over the whole batch: 32 MiB in float32 for each of a few temporaries."""
 
@@ -65,10 +69,12 @@ def affinity_loss(
 def pool_to_common(student: Tensor, teacher: Tensor, pool: float = POOL) -> tuple[Tensor, Tensor]:
     """Average-pool two batches of maps (B, *, H, W) to one grid (eq. 7 and 8).
 
-    Each side of the grid is `pool` times the shorter of the two maps' sides, rounded down, 1 at least.
+    Each side of the grid is `pool` times the shorter of the two maps' sides, rounded down, but not under
+    `LEAST_SIDE` unless a map is smaller than that.
     """
-    height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
-    size = (max(1, int(height * pool)), max(1, int(width * pool)))
+    sides = [min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)]
+    height, width = (max(int(side * pool), min(side, LEAST_SIDE)) for side in sides)
+    size = height, width
     with _full_precision(student.device):
         return F.adaptive_avg_pool2d(_widen(student), size), F.adaptive_avg_pool2d(_widen(teacher), size)
 

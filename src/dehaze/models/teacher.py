@@ -83,10 +83,10 @@ class FSRCNN(nn.Module):
         mapped = self.mapping(self.shrink(extracted))
         return [extracted, mapped, self.expand(mapped)]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(N, c, H, W) -> enlarged (N, c, sH, sW) and the maps of `features`."""
-        maps = self.features(x)
-        return self.deconv(maps[-1]), maps
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c, H, W) -> enlarged (N, c, sH, sW)."""
+        enlarged: Tensor = self.deconv(self.features(x)[-1])
+        return enlarged
 
 
 class Teacher(nn.Module):
@@ -99,7 +99,9 @@ class Teacher(nn.Module):
         self.config = config = config or TeacherConfig()
         self.limits = Limits(scale=config.scale)
         branches = 3 if config.multi_channel else 1
-        self.branches = nn.ModuleList(FSRCNN(config, 3 // branches) for _ in range(branches))
+        self.branches: list[FSRCNN] = nn.ModuleList(  # type: ignore[assignment]
+            FSRCNN(config, 3 // branches) for _ in range(branches)
+        )
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
@@ -108,20 +110,21 @@ class Teacher(nn.Module):
         return (n * self.config.d, n * self.config.s, n * self.config.d)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return the maps of `forward_features` without the deconvolution, most of the network's cost."""
-        parts = x.chunk(len(self.branches), 1)
-        results = [branch.features(part) for branch, part in zip(self.branches, parts, strict=True)]  # type: ignore[operator]
-        return [torch.cat(maps, dim=1) for maps in zip(*results, strict=True)]
+        """Return three maps (extraction, mapping, expanding), branches joined; they guide a student (3.3)."""
+        per_branch = [branch.features(part) for branch, part in self._parts(x)]
+        return [torch.cat([maps[i] for maps in per_branch], dim=1) for i in range(3)]
 
     def forward_features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the enlarged picture and three maps (extraction, mapping, expanding), branches joined."""
-        results = [
-            branch(part) for branch, part in zip(self.branches, x.chunk(len(self.branches), 1), strict=True)
-        ]
-        maps = [torch.cat([maps[i] for _, maps in results], dim=1) for i in range(3)]
-        return torch.cat([answer for answer, _ in results], dim=1), maps
+        """Return the enlarged picture and the three maps of `features`."""
+        per_branch = [branch.features(part) for branch, part in self._parts(x)]
+        answers = [branch.deconv(maps[-1]) for branch, maps in zip(self.branches, per_branch, strict=True)]
+        joined = [torch.cat([maps[i] for maps in per_branch], dim=1) for i in range(3)]
+        return torch.cat(answers, dim=1), joined
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 3, sH, sW)."""
-        parts = x.chunk(len(self.branches), 1)
-        return torch.cat([branch(part)[0] for branch, part in zip(self.branches, parts, strict=True)], dim=1)
+        return torch.cat([branch(part) for branch, part in self._parts(x)], dim=1)
+
+    def _parts(self, x: Tensor) -> list[tuple[FSRCNN, Tensor]]:
+        """Pair each branch with its colour channel."""
+        return list(zip(self.branches, x.chunk(len(self.branches), 1), strict=True))

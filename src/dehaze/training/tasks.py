@@ -29,8 +29,11 @@ CHARBONNIER_EPSILON = 1e-3
 
 
 def pixel_loss(answer: Tensor, truth: Tensor, kind: PixelLoss = "mse") -> Tensor:
-    """Mean over everything of the difference's square, magnitude, or rounded magnitude, in float32."""
-    difference = answer.float() - truth.float()
+    """Mean over everything of the difference's square, magnitude, or rounded magnitude.
+
+    Computed in the wider type of the two: a bfloat16 answer meets a float32 truth in float32.
+    """
+    difference = answer - truth
     if kind == "mse":
         return difference.square().mean()
     if kind == "l1":
