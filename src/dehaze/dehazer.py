@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dehaze import weights
 from dehaze.device import resolve_device
@@ -190,13 +190,17 @@ class Dehazer:
         """Run the network alone: sRGB (N, h, w, 3) in [0, 1] -> (N, h, w, 3), finite but not clamped."""
         # Channels last is how pictures lie in memory: neither permute moves a byte on the CPU.
         x = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device).permute(0, 3, 1, 2)
+        answer: Map = self.forward(x).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return answer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the network on a tensor on its device: (N, 3, h, w) float32 -> the same, not clamped."""
         half = self._dtype != torch.float32
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=half):
             # Weights are in half precision already; autocast keeps the picture itself and the residual in
             # float32, as bfloat16 near 1 steps by two 8-bit levels.
-            y = self._model(x)
-        answer: Map = y.float().permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return answer
+            answer: Tensor = self._model(x)
+        return answer.float()
 
     def _directly(self, pixels: Pixels, strength: float, colour: Colour | None) -> Pixels:
         """The network's own answer at the picture's own size."""
