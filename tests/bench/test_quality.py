@@ -15,10 +15,11 @@ from dehaze.bench.quality import (
     evaluate,
     evaluate_all,
     extremes,
-    load_pair,
+    pictures,
     spread,
     untouched,
 )
+from dehaze.data.reside import discover
 from dehaze.errors import DataError
 from dehaze.metrics import luma
 
@@ -126,24 +127,40 @@ def test_extremes_do_not_show_a_picture_twice() -> None:
     assert (quality.best.name, quality.worst.name) == ("3", "1")
 
 
-def test_a_truth_with_a_border_is_cropped_to_its_centre(tmp_path: Path) -> None:
-    whole = scene(5, 44, 52)
-    Image.fromarray(whole).save(tmp_path / "clear.png")
-    Image.fromarray(whole[10:-10, 10:-10]).save(tmp_path / "hazy.png")
-    dark, clear = load_pair(PicturePair("a", tmp_path / "hazy.png", tmp_path / "clear.png"))
-    assert np.array_equal(dark, clear)
+def test_pairs_that_cannot_be_compared_are_named() -> None:
+    with pytest.raises(DataError, match="^odd: pictures differ in shape"):
+        evaluate(untouched, [PicturePair("odd", scene(1), scene(1, 20, 20))])
+    with pytest.raises(DataError, match="^small: SSIM needs at least 11 x 11"):
+        evaluate(untouched, [PicturePair("small", scene(1, 8, 8), scene(1, 8, 8))])
 
 
-@pytest.mark.parametrize("size", [(20, 32), (30, 34), (25, 32), (22, 30), (24, 33)])
-def test_sizes_that_do_not_fit_are_named(size: tuple[int, int]) -> None:
-    with pytest.raises(DataError, match=rf"^odd: hazy 32 x 24, truth {size[1]} x {size[0]}"):
-        evaluate(untouched, [PicturePair("odd", scene(1), scene(1, *size))])
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a\.png"):
-        evaluate(untouched, [PicturePair("a", tmp_path / "a.png", tmp_path / "a.png")])
+def test_sots_indoor_as_published(tmp_path: Path) -> None:
+    for name in ("1400", "1401"):
+        whole = scene(int(name), 60, 70)
+        write(tmp_path / f"gt/{name}.png", whole)
+        for level in (2, 10):
+            write(tmp_path / f"hazy/{name}_{level}.png", hazy(whole[10:-10, 10:-10], 1 - level / 20))
+    found = list(pictures(discover(tmp_path)))
+    assert [(p.name, p.level, p.scene) for p in found] == [
+        ("hazy/1400_2.png", "2", "1400"),
+        ("hazy/1400_10.png", "10", "1400"),
+        ("hazy/1401_2.png", "2", "1401"),
+        ("hazy/1401_10.png", "10", "1401"),
+    ]
+    assert np.array_equal(found[0].clear, scene(1400, 60, 70)[10:-10, 10:-10])
+    assert list(evaluate(untouched, found).by_level()) == ["2", "10"]
+
+
+@pytest.mark.parametrize(("name", "level"), [("0001_0.8_0.2", "0.2"), ("0001_3_0.85", ""), ("0001", "")])
+def test_levels_are_only_told_where_names_mean_one(tmp_path: Path, name: str, level: str) -> None:
+    write(tmp_path / "gt/0001.png", scene(1))
+    write(tmp_path / f"hazy/{name}.png", scene(1))
+    assert [p.level for p in pictures(discover(tmp_path))] == [level]
 
 
 def test_no_pairs_is_an_error() -> None:

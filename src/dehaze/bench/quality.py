@@ -2,7 +2,7 @@
 
 Everything works on plain uint8 arrays, so training, weight figures and the command line share it:
 
-    quality = evaluate(dehazer, pairs)
+    quality = evaluate(dehazer, pictures(discover(Path("SOTS/indoor"))))
     quality.psnr.mean, quality.ssim.mean, quality.worse, quality.best, quality.worst
 """
 
@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from dehaze.data.reside import Pair, PairSet, read_pair
 from dehaze.errors import DataError
 from dehaze.metrics import luma, psnr, ssim
 
@@ -37,19 +36,19 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class PicturePair:
-    """A hazy picture and its truth, as files or as (H, W, 3) uint8 RGB arrays.
+    """A hazy picture and its truth.
 
     Attributes:
         name: What to call the pair in a report.
-        hazy: The picture to dehaze.
-        clear: The truth; a truth larger than the hazy picture is cropped to its centre (as RESIDE's is).
+        hazy: The picture to dehaze, (H, W, 3) uint8 RGB.
+        clear: The truth, same shape.
         level: Haze level as the file names tell it; empty if they do not.
         scene: Pairs of one scene share this; they are resampled together. Empty: the pair is its own scene.
     """
 
     name: str
-    hazy: Path | Pixels
-    clear: Path | Pixels
+    hazy: Pixels
+    clear: Pixels
     level: str = ""
     scene: str = ""
 
@@ -147,7 +146,7 @@ def evaluate_all(
 
     Args:
         methods: Name -> method. What a method returns is compared as it is: uint8, so clamped and rounded.
-        pairs: The pictures.
+        pairs: The pictures; a generator may decode them one by one, as `pictures` does.
         channel: ``rgb``, or ``y`` for the luma of BT.601 as super-resolution papers report it.
         progress: Called with the number of pairs done after each pair.
 
@@ -155,16 +154,18 @@ def evaluate_all(
         The methods' names, in order, with their scores.
 
     Raises:
-        DataError: A picture cannot be read, or a pair's sizes do not fit; or there are no pairs.
+        DataError: A pair differs in size, or is too small for SSIM; or there are no pairs.
     """
     results: dict[str, Quality] = {name: Quality() for name in methods}
     done = 0
     for pair in pairs:
-        hazy, clear = load_pair(pair)
-        untouched = _score(hazy, clear, channel)[0]
+        try:
+            baseline = _score(pair.hazy, pair.clear, channel)[0]
+        except ValueError as error:
+            raise DataError(f"{pair.name}: {error}") from error
         for name, method in methods.items():
-            db, similarity = _score(method(hazy), clear, channel)
-            score = Score(pair.name, db, similarity, db - untouched, pair.level, pair.scene)
+            db, similarity = _score(method(pair.hazy), pair.clear, channel)
+            score = Score(pair.name, db, similarity, db - baseline, pair.level, pair.scene)
             results[name].scores.append(score)
         done += 1
         if progress is not None:
@@ -174,29 +175,29 @@ def evaluate_all(
     return results
 
 
-def load_pair(pair: PicturePair) -> tuple[Pixels, Pixels]:
-    """Read a pair as two (H, W, 3) uint8 RGB arrays of one size, the truth cropped to its centre if larger.
+def pictures(found: PairSet) -> Iterator[PicturePair]:
+    """Decode a data set's pairs, one by one.
 
     Raises:
-        DataError: A picture cannot be read, the truth is smaller, or a side is under 11 pixels (for SSIM).
+        DataError: A picture is damaged.
     """
-    hazy, clear = _pixels(pair.hazy), _pixels(pair.clear)
-    problem = size_problem(hazy.shape[:2], clear.shape[:2])
-    if problem:
-        raise DataError(f"{pair.name}: {problem}")
-    top, left = ((c - h) // 2 for c, h in zip(clear.shape[:2], hazy.shape[:2], strict=True))
-    return hazy, clear[top : top + hazy.shape[0], left : left + hazy.shape[1]]
+    for pair in found.pairs:
+        yield PicturePair(name_of(pair, found), *read_pair(pair), level_of(pair), pair.scene)
 
 
-def size_problem(hazy: Sequence[int], clear: Sequence[int]) -> str:
-    """Say why two pictures of these (height, width) cannot be compared; empty if they can."""
-    shapes = f"hazy {hazy[1]} x {hazy[0]}, truth {clear[1]} x {clear[0]}"
-    if min(hazy) < 11:
-        return f"{shapes}: SSIM needs at least 11 x 11 pixels"
-    margin, other = (c - h for c, h in zip(clear, hazy, strict=True))
-    if margin != other or margin < 0 or margin % 2:
-        return f"{shapes}: expected equal sizes, or a truth with a border of equal width all round"
-    return ""
+def name_of(pair: Pair, found: PairSet) -> str:
+    """Name a pair by its hazy picture's path below the data set."""
+    return pair.hazy.relative_to(found.root).as_posix()
+
+
+def level_of(pair: Pair) -> str:
+    """How thick the haze is, as the names tell: beta, or SOTS indoor's number; empty if they do not.
+
+    ITS numbers its pictures too, but draws beta at random for each: no level.
+    """
+    if pair.beta is not None:
+        return f"{pair.beta:g}"
+    return str(pair.level) if pair.level is not None and pair.airlight is None else ""
 
 
 def spread(values: Sequence[float], scenes: Sequence[str]) -> Spread:
@@ -234,16 +235,6 @@ def _score(answer: Pixels, clear: Pixels, channel: Channel) -> tuple[float, floa
     if channel == "y":
         answer, clear = luma(answer), luma(clear)
     return min(psnr(answer, clear), PSNR_CAP), ssim(answer, clear)
-
-
-def _pixels(source: Path | Pixels) -> Pixels:
-    if not isinstance(source, Path):
-        return source
-    try:
-        with Image.open(source) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"cannot read {source} as a picture: {error}") from error
 
 
 def _number_or_name(level: str) -> tuple[float, str]:
