@@ -128,9 +128,9 @@ def test_extremes_do_not_show_a_picture_twice() -> None:
 
 
 def test_pairs_that_cannot_be_compared_are_named() -> None:
-    with pytest.raises(DataError, match="^odd: pictures differ in shape"):
+    with pytest.raises(DataError, match=r"^odd: pictures differ in shape"):
         evaluate(untouched, [PicturePair("odd", scene(1), scene(1, 20, 20))])
-    with pytest.raises(DataError, match="^small: SSIM needs at least 11 x 11"):
+    with pytest.raises(DataError, match=r"^small: SSIM needs at least 11 x 11"):
         evaluate(untouched, [PicturePair("small", scene(1, 8, 8), scene(1, 8, 8))])
 
 

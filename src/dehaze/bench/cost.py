@@ -83,7 +83,7 @@ def measure_cost(
         for contender in contenders:
             rows.append(_row(contender, size, settings, times))
             if settings.startup:
-                rows[-1] = dataclasses.replace(rows[-1], **_fresh_process(contender, size, settings))
+                rows[-1] = _with_startup(rows[-1], contender, settings)
                 count(contender.name)
     return rows
 
@@ -182,12 +182,12 @@ def _row(
     )
 
 
-def _fresh_process(contender: Contender, size: Size, settings: CostSettings) -> dict[str, float | None]:
-    """Start-up time and peak memory, see `dehaze.bench.probe`."""
+def _with_startup(row: CostRow, contender: Contender, settings: CostSettings) -> CostRow:
+    """Add start-up time and peak memory of a fresh process, see `dehaze.bench.probe`."""
     info = contender.dehazer.info if contender.dehazer else None
     with tempfile.TemporaryDirectory(prefix="dehaze-bench-") as folder:
         picture = Path(folder, "hazy.jpg")
-        picture.write_bytes(as_jpeg(hazy_picture(*size)))
+        picture.write_bytes(as_jpeg(hazy_picture(row.width, row.height)))
         request = {
             "picture": str(picture),
             "source": contender.source,
@@ -209,8 +209,9 @@ def _fresh_process(contender: Contender, size: Size, settings: CostSettings) -> 
             "leave it out with --no-startup",
         )
     answer = json.loads(result.stdout.splitlines()[-1])
-    return {
-        "startup_s": answer["done"] - started,
-        "memory_mb": answer["memory_mb"],
-        "device_memory_mb": answer["device_memory_mb"],
-    }
+    return dataclasses.replace(
+        row,
+        startup_s=answer["done"] - started,
+        memory_mb=answer["memory_mb"],
+        device_memory_mb=answer["device_memory_mb"],
+    )

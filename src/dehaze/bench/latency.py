@@ -85,7 +85,7 @@ def interleave(
     for case in cases.values():
         for _ in range(WARM_UP):
             case()
-    laps: dict[str, list[Laps]] = {name: [] for name in cases}
+    laps: dict[Key, list[Laps]] = {name: [] for name in cases}
     spent = dict.fromkeys(cases, 0.0)
     waiting = list(cases)
     while waiting:
