@@ -58,6 +58,7 @@ class Output:
         self.verbose = verbose
         self.debug = debug
         self._no_progress = no_progress
+        self._warned: set[str] = set()
         self._console: Console | None = None
 
     @property
@@ -117,7 +118,10 @@ class Output:
             self._say(text, label="note", style="cyan")
 
     def warning(self, text: str) -> None:
-        """Say on stderr what a user must know though the work goes on."""
+        """Say on stderr what a user must know though the work goes on; the same words only once."""
+        if text in self._warned:
+            return
+        self._warned.add(text)
         self._say(text, label="warning", style="yellow")
 
     def error(self, message: str, hint: str = "") -> None:

@@ -86,11 +86,14 @@ def run(
     from dehaze.dehazer import from_name
 
     dehazer = from_name(model, device=device, precision=precision, **sizes)
-    for warning in dehazer.warnings:
-        out.warning(warning)
-    raise typer.Exit(
-        run_all(jobs, lambda job: clear(job, dehazer, files, strength), out, fail_fast=fail_fast)
-    )
+
+    def work(job: Job) -> dict[str, Any]:
+        record = clear(job, dehazer, files, strength)
+        for warning in dehazer.warnings:
+            out.warning(warning)
+        return record
+
+    raise typer.Exit(run_all(jobs, work, out, fail_fast=fail_fast))
 
 
 @dataclass(frozen=True)

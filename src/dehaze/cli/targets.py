@@ -146,10 +146,10 @@ def _refuse_collisions(jobs: Iterable[Job], overwrite: bool) -> None:
                     )
                 existing.append(path)
     if existing and not overwrite:
-        more = f" and {len(existing) - 1} more outputs" if len(existing) > 1 else ""
-        verb = "exist" if more else "exists"
+        several = f"{len(existing)} outputs already exist, {existing[0]} first"
         raise UsageError(
-            f"{existing[0]}{more} already {verb}", "replace with -y, or choose another output with -o"
+            several if len(existing) > 1 else f"{existing[0]} already exists",
+            "replace with -y, or choose another output with -o",
         )
 
 

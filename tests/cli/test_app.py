@@ -1,0 +1,245 @@
+"""The frame: commands, exit statuses, what goes to which stream, and what is not imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+
+from dehaze.cli import main, output
+from dehaze.cli.app import COMMANDS
+from dehaze.cli.errors import ExitStatus, run
+from dehaze.errors import DehazeError, ModelError, PhotoError, UsageError
+from dehaze.version import __version__
+
+HEAVY = ("torch", "cv2", "numpy", "av", "PIL", "huggingface_hub", "matplotlib", "onnxruntime")
+
+
+def python(code: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **settings)  # type: ignore[call-overload,no-any-return]
+
+
+def app_raising(error: BaseException) -> typer.Typer:
+    app = typer.Typer()
+
+    @app.command()
+    def fail(as_json: bool = False, debug: bool = False) -> None:
+        output.start(as_json=as_json, debug=debug)
+        raise error
+
+    return app
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], [], *([entry.name, "--help"] for entry in COMMANDS)]
+)
+def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from dehaze.cli import main; "
+        f"status = main({arguments!r}); "
+        f"print(status, [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    assert python(code).stdout.splitlines()[-1] == "0 []"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-V"]) == 0
+    assert capsys.readouterr().out == f"dehaze {__version__}\n"
+
+
+def test_python_m_dehaze_is_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "dehaze", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"dehaze {__version__}\n")
+
+
+def test_help_names_every_command_and_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-h"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for entry in COMMANDS:
+        assert f" {entry.name} " in text
+    for words in (
+        "0 done",
+        "1 failed",
+        "2 wrong usage",
+        "3 some inputs failed",
+        "4 model not available",
+        "130 ",
+    ):
+        assert words in text
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    bare = capsys.readouterr().out
+    assert "Usage: dehaze" in bare
+    assert main(["--help"]) == 0
+    assert bare.split() == capsys.readouterr().out.split()
+
+
+def test_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rnu"]) == ExitStatus.USAGE
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "'rnu'" in streams.err
+    assert "'run'" in streams.err
+
+
+def test_unknown_option_points_to_the_help_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "a.jpg", "--strenght", "1"]) == ExitStatus.USAGE
+    error = capsys.readouterr().err
+    assert "--strength" in error
+    assert "dehaze run --help" in error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (DehazeError("it failed"), 1, "error: it failed\n"),
+        (PhotoError("no picture", "look elsewhere"), 1, "error: no picture\nhint: look elsewhere\n"),
+        (UsageError("not so"), 2, "error: not so\n"),
+        (ModelError("no such model"), 4, "error: no such model\n"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "error: /x: Permission denied\n"),
+        (typer.Abort(), 1, "error: aborted\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (typer.Exit(3), 3, ""),
+    ],
+)
+def test_every_end_has_its_sentence_and_status(
+    error: BaseException, status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(app_raising(error), []) == status
+    assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA")])
+def test_out_of_memory_is_no_bug(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app_raising(error), []) == 1
+    assert capsys.readouterr().err.startswith("error: not enough memory")
+
+
+def test_a_bug_asks_to_be_reported_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app_raising(ZeroDivisionError("oops")), []) == 1
+    error = capsys.readouterr().err
+    assert "ZeroDivisionError: oops" in error
+    assert "dehaze info" in error
+    assert "Traceback" not in error
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app_raising(PhotoError("no picture")), ["--debug"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback")
+    assert error.endswith("error: no picture\n")
+
+
+def test_json_failures_are_objects_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app_raising(ModelError("no such model", "list them")), ["--as-json"]) == 4
+    assert json.loads(capsys.readouterr().out) == {
+        "error": "no such model",
+        "hint": "list them",
+        "exit_status": 4,
+    }
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = (
+        "import sys, typer; from dehaze.cli import output, errors; app = typer.Typer()\n"
+        "@app.command()\n"
+        "def chatter():\n"
+        "    while True: output.start().data('x' * 100)\n"
+        "sys.exit(errors.run(app, []))"
+    )
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run([sys.executable, "-c", code], stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_unwind_so_that_nothing_is_left_behind(number: int, status: int, tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    code = (
+        "import sys, time, pathlib, typer; from dehaze.cli import errors; app = typer.Typer()\n"
+        "@app.command()\n"
+        "def wait(path: str):\n"
+        "    file = pathlib.Path(path); file.touch()\n"
+        "    try: time.sleep(30)\n"
+        "    finally: file.unlink()\n"
+        "sys.exit(errors.run(app, sys.argv[1:]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(half)], stderr=subprocess.PIPE, text=True)
+    while not half.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.communicate(timeout=20)[1].count("\n") <= 1
+    assert process.returncode == status
+    assert not half.exists()
+
+
+def said(capsys: pytest.CaptureFixture[str], **switches: bool) -> tuple[str, str]:
+    out = output.start(**switches)
+    out.line("done")
+    out.detail("detail")
+    out.note("note")
+    out.warning("warning")
+    out.warning("warning")
+    out.error("error", "do this")
+    out.record({"done": True})
+    streams = capsys.readouterr()
+    return streams.out, streams.err
+
+
+def test_what_is_said_when(capsys: pytest.CaptureFixture[str]) -> None:
+    trouble = "warning: warning\nerror: error\nhint: do this\n"
+    assert said(capsys) == ("", "done\nnote: note\n" + trouble)
+    assert said(capsys, verbose=True) == ("", "done\ndetail\nnote: note\n" + trouble)
+    assert said(capsys, quiet=True) == ("", trouble)
+    assert said(capsys, as_json=True) == ('{"done": true}\n', "note: note\n" + trouble)
+
+
+def test_messages_are_neither_wrapped_nor_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "[bold]" + "x" * 500 + "[/nothing] :smile:"
+    output.start().line(text)
+    assert capsys.readouterr().err == text + "\n"
+
+
+@pytest.mark.parametrize("switches", [{"no_progress": True}, {"quiet": True}])
+def test_progress_is_silent_where_not_wanted(
+    switches: dict[str, bool], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert progress_of(output.start(**switches), capsys) == ""
+
+
+def test_progress_is_for_terminals(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert progress_of(output.start(), capsys) == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "2/2" in progress_of(output.start(), capsys)
+
+
+def progress_of(out: output.Output, capsys: pytest.CaptureFixture[str]) -> str:
+    with out.progress("photos", total=2) as bar:
+        bar.advance()
+        bar.advance()
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    return streams.err
+
+
+def test_a_piped_table_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    output.start().table(["name", "size"], [["x" * 300, 7], ["y", 12345]])
+    lines = capsys.readouterr().out.splitlines()
+    assert "x" * 300 in lines[-2]
+    assert lines[-1].split() == ["y", "12345"]
+    assert lines[-2].rstrip().endswith("    7")
