@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dehaze.data.pairs import PairSource
+from dehaze.data.reside import discover
+from dehaze.errors import DataError
+
+SIZE = (16, 20)
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels[..., ::-1])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures of several sizes: red tells the row, green the column, blue the picture; hazy = clear + level."""
+    shapes = [(16, 20), (24, 30), (40, 20), (16, 50)]
+    for number, (height, width) in enumerate(shapes):
+        rows, columns = np.mgrid[0:height, 0:width]
+        pixels = np.dstack((4 * rows, 4 * columns, np.full_like(rows, 50 * number))).astype(np.uint8)
+        _write(tmp_path / f"clear/{number}.png", pixels)
+        for level in (1, 2):
+            _write(tmp_path / f"hazy/{number}_{level}.png", pixels + np.uint8(level))
+    return tmp_path
+
+
+def _generator(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_batch_shapes_range_and_pairing(folder: Path) -> None:
+    source = PairSource(discover(folder), [SIZE])
+    generator, seen = _generator(), set()
+    for _ in range(20):
+        batch = source.batch(6, SIZE, generator)
+        for name in ("hazy", "clear"):
+            assert batch[name].shape == (6, 3, *SIZE)
+            assert batch[name].dtype == torch.float32
+        difference = (batch["hazy"] - batch["clear"]) * 255
+        levels = difference.mean((1, 2, 3)).round()
+        assert set(levels.tolist()) <= {1.0, 2.0}
+        assert float((difference - levels.view(-1, 1, 1, 1)).abs().max()) < 1.01  # same crop, same flip
+        seen |= set((batch["clear"][:, 2].mean((1, 2)) * 255).round().int().tolist())
+    assert seen == {0, 50, 100, 150}
+
+
+def test_pictures_of_the_training_size_come_back_exactly(folder: Path) -> None:
+    for path in [*folder.glob("*/[1-3].png"), *folder.glob("*/[1-3]_*.png")]:
+        path.unlink()
+    source = PairSource(discover(folder), [SIZE])
+    clear = source.batch(8, SIZE, _generator())["clear"] * 255
+    rows, columns = torch.meshgrid(4 * torch.arange(16.0), 4 * torch.arange(20.0), indexing="ij")
+    plain = torch.stack((rows, columns, torch.zeros_like(rows)))
+    found = {bool(torch.allclose(c, plain)) for c in clear}
+    assert all(torch.allclose(c, plain) or torch.allclose(c, plain.flip(2)) for c in clear)
+    assert found == {True, False}  # half are mirrored
+
+
+def test_crops_reach_every_part_of_a_long_picture(folder: Path) -> None:
+    for path in [*folder.glob("*/[0-2].png"), *folder.glob("*/[0-2]_*.png")]:
+        path.unlink()
+    source = PairSource(discover(folder), [SIZE])
+    clear = source.batch(200, SIZE, _generator())["clear"] * 255 / 4
+    assert float(clear[:, 1].min()) < 1
+    assert float(clear[:, 1].max()) > 48
+
+
+def test_equal_generators_give_equal_batches(folder: Path) -> None:
+    one, two = PairSource(discover(folder), [SIZE]), PairSource(discover(folder), [SIZE])
+    a, b = one.batch(5, SIZE, _generator()), two.batch(5, SIZE, _generator())
+    assert torch.equal(a["hazy"], b["hazy"])
+    assert torch.equal(a["clear"], b["clear"])
+    assert not torch.equal(a["hazy"], one.batch(5, SIZE, _generator(6))["hazy"])
+
+
+def test_the_memory_map_gives_the_same_batches_and_is_used_again(folder: Path, tmp_path: Path) -> None:
+    pairs, cache = discover(folder), tmp_path / "cache"
+    decoded: list[None] = []
+
+    def make() -> PairSource:
+        return PairSource(pairs, [SIZE], cache=cache, memory_limit=0, progress=lambda: decoded.append(None))
+
+    mapped = make()
+    assert len(decoded) == 12  # 8 hazy pictures, 4 clear ones decoded once
+    again = make()
+    assert len(decoded) == 12
+    expected = PairSource(pairs, [SIZE]).batch(5, SIZE, _generator())["hazy"]
+    assert torch.equal(mapped.batch(5, SIZE, _generator())["hazy"], expected)
+    assert torch.equal(again.batch(5, SIZE, _generator())["hazy"], expected)
+    assert all(p.suffix == ".rgb" for p in cache.iterdir())
+
+
+def test_an_incomplete_memory_map_is_made_again(folder: Path, tmp_path: Path) -> None:
+    pairs, cache = discover(folder), tmp_path / "cache"
+    expected = PairSource(pairs, [SIZE], cache=cache, memory_limit=0).batch(4, SIZE, _generator())["clear"]
+    for path in cache.iterdir():
+        path.write_bytes(b"cut short")
+    source = PairSource(pairs, [SIZE], cache=cache, memory_limit=0)
+    assert torch.equal(source.batch(4, SIZE, _generator())["clear"], expected)
+
+
+def test_length_and_identity_are_the_sets(folder: Path) -> None:
+    pairs = discover(folder)
+    source = PairSource(pairs, [SIZE])
+    assert len(source) == 8
+    assert source.identity == pairs.identity
+
+
+def test_no_sound_pairs(folder: Path) -> None:
+    for path in folder.glob("clear/*"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"no sound pairs.*\n.*8 hazy pictures without"):
+        PairSource(discover(folder), [SIZE])
+
+
+def test_a_picture_that_breaks_after_the_check(folder: Path) -> None:
+    pairs = discover(folder)
+    path = folder / "clear/1.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"1\.png"):
+        PairSource(pairs, [SIZE])

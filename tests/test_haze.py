@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dehaze import haze
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def _pictures(n: int = 2, height: int = 24, width: int = 40) -> torch.Tensor:
+    return torch.rand((n, 3, height, width), generator=torch.Generator().manual_seed(1))
+
+
+def test_transmission_is_the_closed_form() -> None:
+    depth = torch.tensor([[0.0, 1.0], [2.0, 4.0]]).view(1, 1, 2, 2)
+    t = haze.transmission(depth, torch.tensor([1.2]))
+    expected = [[1.0, math.exp(-0.3)], [math.exp(-0.6), math.exp(-1.2)]]
+    torch.testing.assert_close(t[0, 0], torch.tensor(expected))
+
+
+def test_transmission_does_not_depend_on_the_unit_of_depth() -> None:
+    metres = torch.rand((2, 1, 5, 6)) * 10
+    beta = torch.tensor([0.6, 1.8])
+    torch.testing.assert_close(haze.transmission(metres, beta), haze.transmission(metres * 1000, beta))
+
+
+def test_transmission_of_a_crop_uses_the_maximum_it_is_given() -> None:
+    depth = torch.rand((1, 1, 8, 8))
+    whole = haze.transmission(depth, torch.tensor([1.0]))
+    crop = haze.transmission(depth[..., 2:5, 2:5], torch.tensor([1.0]), depth.amax((1, 2, 3)))
+    torch.testing.assert_close(crop, whole[..., 2:5, 2:5])
+
+
+def test_transmission_without_any_depth_is_clear() -> None:
+    t = haze.transmission(torch.zeros((1, 1, 3, 3)), torch.tensor([1.5]))
+    assert torch.equal(t, torch.ones((1, 1, 3, 3)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_add_haze_is_equation_one(channels: int) -> None:
+    clear, t = _pictures(), torch.rand((2, 1, 24, 40))
+    airlight = torch.rand((2, channels))
+    hazy = haze.add_haze(clear, t, airlight)
+    a = airlight.expand(2, 3)
+    for n, c, y, x in [(0, 0, 0, 0), (1, 2, 23, 39), (0, 1, 5, 17)]:
+        expected = float(clear[n, c, y, x] * t[n, 0, y, x] + a[n, c] * (1 - t[n, 0, y, x]))
+        assert float(hazy[n, c, y, x]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_clear_air_and_infinite_distance() -> None:
+    clear, airlight = _pictures(), torch.tensor([[0.8], [0.9]])
+    torch.testing.assert_close(haze.add_haze(clear, torch.ones((2, 1, 24, 40)), airlight), clear)
+    fog = haze.add_haze(clear, torch.zeros((2, 1, 24, 40)), airlight)
+    torch.testing.assert_close(fog, airlight.view(2, 1, 1, 1).expand_as(clear))
+
+
+def test_its_draws_fill_the_published_ranges(generator: torch.Generator) -> None:
+    airlight, beta = haze.sample_its(4000, generator, "cpu")
+    assert airlight.shape == (4000, 1)
+    assert beta.shape == (4000,)
+    for values, low, high in ((airlight, 0.7, 1.0), (beta, 0.6, 1.8)):
+        assert low <= float(values.min()) < low + 0.01
+        assert high - 0.01 < float(values.max()) <= high
+        assert float(values.mean()) == pytest.approx((low + high) / 2, abs=0.02)
+
+
+def test_sots_levels_are_the_recovered_rule() -> None:
+    betas = pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
+    assert betas == haze.SOTS_BETAS
+
+
+def test_real_haze_is_tinted_patchy_and_repeatable() -> None:
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        return haze.sample_real(64, (20, 30), torch.Generator().manual_seed(3), "cpu")
+
+    airlight, beta = draw()
+    again = draw()
+    assert torch.equal(airlight, again[0])
+    assert torch.equal(beta, again[1])
+    assert airlight.shape == (64, 3)
+    assert beta.shape == (64, 1, 20, 30)
+    assert float(airlight.min()) > 0.3
+    assert float(airlight.max()) <= 1
+    assert float(beta.min()) > 0
+    assert float((airlight[:, 2] - airlight[:, 0]).mean()) > 0  # bluish on average
+    assert float(beta.log().std((2, 3)).max()) > 0.2  # some are patchy
+
+
+def test_noise_is_normalised_and_smooth(generator: torch.Generator) -> None:
+    fields = haze.smooth_noise(5, (33, 47), generator)
+    torch.testing.assert_close(fields.mean((2, 3)), torch.zeros(5, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(fields.square().mean((2, 3)), torch.ones(5, 1))
+    step = (fields[..., 1:] - fields[..., :-1]).abs().mean()
+    assert float(step) < 0.2  # low frequency: neighbours are alike
+
+
+def test_one_camera_takes_both_pictures(generator: torch.Generator) -> None:
+    """Without haze, noise and compression the two photographs are one."""
+    clear = _pictures()
+    a, b = haze.photograph(clear, clear, generator, haze.Camera(noise=0, jpeg=None))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, clear)
+
+
+def test_a_perfect_camera_changes_nothing(generator: torch.Generator) -> None:
+    clear, hazy = _pictures(), _pictures() * 0.5
+    perfect = haze.Camera(noise=0, exposure=0, gamma=0, vignette=0, jpeg=None)
+    a, b = haze.photograph(clear, hazy, generator, perfect)
+    torch.testing.assert_close(a, clear)
+    torch.testing.assert_close(b, hazy)
+
+
+def test_camera_noise_and_compression_spare_the_truth(generator: torch.Generator) -> None:
+    clear = _pictures()
+    lens = {"exposure": 0.0, "gamma": 0.0, "vignette": 0.0}
+    a, b = haze.photograph(
+        clear, clear, generator, haze.Camera(noise=0.1, jpeg=(30, 50), jpeg_share=1, **lens)
+    )
+    torch.testing.assert_close(a, clear)
+    assert float((b - clear).abs().mean()) > 0.01
+    assert float(b.min()) >= 0
+    assert float(b.max()) <= 1
+
+
+@pytest.mark.parametrize("quality", [15, 50, 90])
+def test_jpeg_resembles_a_real_encoder(quality: int) -> None:
+    """Against Pillow's libjpeg without colour subsampling; a size that is no multiple of 8."""
+    y, x = np.mgrid[0:45, 0:61]
+    waves = [np.sin(x / 3 + y / 7), np.sin(x / 5) * np.cos(y / 4), np.cos((x - y) / 6)]
+    pixels = np.clip(128 + 90 * np.dstack(waves), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    expected = np.asarray(Image.open(buffer)).astype(np.float64)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    ours = haze.jpeg(tensor, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy() * 255
+
+    error, loss = (float(np.mean((expected - p) ** 2)) for p in (ours, pixels.astype(np.float64)))
+    assert error < 0.15 * loss + 1.5
+
+
+def test_jpeg_loses_more_at_lower_quality() -> None:
+    clear = _pictures(3)
+    loss = (haze.jpeg(clear, torch.tensor([10.0, 50.0, 95.0])) - clear).square().mean((1, 2, 3))
+    assert loss[0] > loss[1] > loss[2]
