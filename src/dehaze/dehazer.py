@@ -19,7 +19,7 @@ from dehaze.errors import UsageError
 from dehaze.machine import available_cpus, available_memory
 from dehaze.models import Limits, count_parameters
 from dehaze.tiling import MIN_TILE, tiled
-from dehaze.upsample import LocalAffine, Map, Pixels, apply, fit, shrink, white
+from dehaze.upsample import LocalAffine, Map, Pixels, apply, fit, noise_variance, shrink, white
 from dehaze.weights import Header
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -172,7 +172,7 @@ class Dehazer:
         """
         _check_pixels(pixels)
         guide = shrink(pixels, *self.working_shape(*pixels.shape[:2]))
-        return fit(guide, self._answer(guide, colour))
+        return fit(guide, self._answer(guide, colour), noise=noise_variance(pixels))
 
     def working_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the working copy of a picture: the picture's own if it is small enough."""
