@@ -75,7 +75,10 @@ class Model:
         """
 
         def clear(pixels: Array, colour: ColourTransform | None = None) -> Array:
-            return self._dehazer(pixels, strength=strength, colour=colour)
+            answer = self._dehazer(pixels, strength=strength, colour=colour)
+            for warning in self._dehazer.warnings:
+                warnings.warn(warning, stacklevel=4)
+            return answer
 
         if not 0 <= strength <= 1:
             raise ValueError(f"strength is {strength}, expected 0 to 1")
@@ -112,10 +115,7 @@ def load_model(
         UsageError: The device is not there, or does not go with the precision.
     """
     name = None if name_or_path is None else os.fspath(name_or_path)
-    dehazer = from_name(name, device=device, precision=precision, resolution=resolution)
-    for warning in dehazer.warnings:
-        warnings.warn(warning, stacklevel=2)
-    return Model(dehazer)
+    return Model(from_name(name, device=device, precision=precision, resolution=resolution))
 
 
 def list_models() -> list[ModelEntry]:

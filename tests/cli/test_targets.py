@@ -30,9 +30,11 @@ def test_default_is_beside_the_input() -> None:
 
 
 def test_format_gives_unnamed_outputs_their_suffix() -> None:
-    assert targets(["a.jpg"], None, suffix=".png") == ["a_dehazed.png"]
-    assert targets(["a.jpg"], "out/", suffix=".png") == [str(Path("out/a.png"))]
-    assert targets(["a.jpg"], "named.webp", suffix=".png") == ["named.webp"]
+    assert targets(["a.jpg"], None, format="png") == ["a_dehazed.png"]
+    assert targets(["a.jpg"], "out/", format="png") == [str(Path("out/a.png"))]
+    assert targets(["a.jpg"], "named.png", format="png") == ["named.png"]
+    Path("c.heic.gif").touch()
+    assert targets(["c.heic.gif"], None) == ["c.heic_dehazed.png"]
 
 
 def test_a_directory_keeps_the_names() -> None:
@@ -69,6 +71,8 @@ def test_compare_is_beside_the_output() -> None:
         (["a.jpg"], "b.jpg/", "not a directory"),
         (["-"], "sub/", "no name"),
         (["a.jpg"], "missing/c.jpg", "no directory missing"),
+        (["a.jpg"], "c.xyz", r"'\*\.xyz'"),
+        (["a.jpg"], "c.gif", r"'\*\.gif'"),
         (["a.jpg", "sub/a.jpg"], "out/", "both be written"),
         (["a.jpg", "./a.jpg"], None, "both be written"),
     ],
@@ -79,6 +83,18 @@ def test_refused_with_and_without_overwrite(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         plan(inputs, target, overwrite=overwrite)
+
+
+@pytest.mark.parametrize(("format", "name"), [("png", "c.webp"), ("same", "c.png")])
+def test_format_and_name_must_not_disagree(format: str, name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is named .* but --format {format}"):
+        plan(["a.jpg"], name, format=format)
+
+
+@pytest.mark.parametrize(("format", "name"), [("jpg", "c.jpeg"), ("same", "c.JPG"), ("tiff", "c.tif")])
+def test_formats_have_several_names(format: str, name: str) -> None:
+    source = "a.jpg"
+    assert targets([source], name, format=format) == [name]
 
 
 def test_compare_needs_a_file() -> None:

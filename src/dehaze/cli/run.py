@@ -49,7 +49,7 @@ def run(
     resolution: opt.ResolutionOption = "auto",
     tile: opt.TileOption = "auto",
     strength: opt.StrengthOption = 1.0,
-    format: opt.FormatOption = "same",
+    format: opt.FormatOption = None,
     quality: opt.QualityOption = None,
     metadata: opt.MetadataOption = "keep",
     bit_depth: opt.BitDepthOption = "auto",
@@ -70,7 +70,7 @@ def run(
     """
     out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
     sizes = {"resolution": opt.resolution(resolution), "tile": opt.tile(tile)}
-    jobs = plan(inputs, target, suffix=_suffix(format), compare=compare, overwrite=overwrite)
+    jobs = plan(inputs, target, format=format, compare=compare, overwrite=overwrite)
     _refuse_mixed_stdout(jobs, as_json)
     if dry_run:
         for job in jobs:
@@ -80,7 +80,7 @@ def run(
     files = Files(
         reading={} if max_pixels is None else {"max_pixels": max_pixels},
         writing={"quality": quality, "metadata": metadata, "bit_depth": opt.bit_depth(bit_depth)},
-        format=None if format == "same" else format,
+        format=format,
     )
 
     from dehaze.dehazer import from_name
@@ -110,16 +110,17 @@ class Files:
 
         return photo.read(io.BytesIO(_stdin()) if source is None else source, **self.reading)
 
-    def write(self, picture: Photo, target: Path | None) -> None:
+    def write(self, picture: Photo, target: Path | None, **changes: Any) -> None:
         """Write a file, making its directory; or stdout, in one piece."""
+        settings = {"format": self.format, **self.writing, **changes}
         from dehaze import photo
 
         if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            photo.write(picture, target, format=self.format, **self.writing)
+            photo.write(picture, target, **settings)
             return
         buffer = io.BytesIO()
-        photo.write(picture, buffer, format=self.format, **self.writing)
+        photo.write(picture, buffer, **settings)
         output.current().binary(buffer.getbuffer())
 
 
@@ -133,7 +134,7 @@ def clear(job: Job, dehazer: Dehazer, files: Files, strength: float) -> dict[str
     if job.compare is not None:
         from dehaze.compare import compare_photos
 
-        files.write(compare_photos(before, after), job.compare)
+        files.write(compare_photos(before, after), job.compare, metadata="strip")
     height, width = pixels.shape[:2]
     working = dehazer.working_shape(height, width)
     return {
@@ -193,14 +194,6 @@ def _say_done(record: dict[str, Any], out: Output) -> None:
         f"{record['precision']}"
     )
     out.record(record)
-
-
-def _suffix(format: opt.Format) -> str:
-    if format == "same":
-        return ""
-    from dehaze.photo import output_suffix
-
-    return output_suffix(format)
 
 
 def _refuse_mixed_stdout(jobs: Sequence[Job], as_json: bool) -> None:

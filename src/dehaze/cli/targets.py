@@ -47,7 +47,7 @@ def plan(
     inputs: Sequence[str],
     target: str | None,
     *,
-    suffix: str = "",
+    format: str | None = None,
     compare: bool = False,
     overwrite: bool = False,
 ) -> list[Job]:
@@ -56,12 +56,13 @@ def plan(
     Args:
         inputs: Files, or `-` for stdin.
         target: A file, a directory or `-` for stdout; None for `<stem>_dehazed<ext>` beside each input.
-        suffix: Of the outputs that are not named; empty for the input's own.
+        format: Value of --format; None follows the output's name, or the input's where that is not given.
         compare: Whether a before/after picture is written too.
         overwrite: Whether existing outputs may be replaced, an input by its own output included.
 
     Raises:
-        UsageError: Two outputs are one file, an output is an input or exists, or its directory does not.
+        UsageError: Two outputs are one file, an output is an input or exists, its directory does not, or its
+            name is of a format that we do not write.
     """
     if inputs.count(STREAM) > 1:
         raise UsageError("stdin ('-') is given twice: it can be read only once")
@@ -69,7 +70,7 @@ def plan(
     jobs = []
     for text in inputs:
         source = None if text == STREAM else Path(text)
-        output = _output(source, target, directory, suffix)
+        output = _output(source, target, directory, format)
         jobs.append(Job(source, output, _compare(source, output) if compare else None))
     _refuse_collisions(jobs, overwrite)
     _refuse_missing_directories(jobs, directory)
@@ -96,7 +97,11 @@ def _directory(target: str | None, inputs: int) -> Path | None:
     return None
 
 
-def _output(source: Path | None, target: str | None, directory: Path | None, suffix: str) -> Path | None:
+def _output(
+    source: Path | None, target: str | None, directory: Path | None, format: str | None
+) -> Path | None:
+    from dehaze.photo.formats import output_suffix
+
     if target == STREAM or (target is None and source is None):
         return None
     if directory is not None:
@@ -104,11 +109,27 @@ def _output(source: Path | None, target: str | None, directory: Path | None, suf
             raise UsageError(
                 "a picture from stdin has no name: give its output one", f"use: -o {directory / 'clear.png'}"
             )
-        return directory / (source.stem + (suffix or source.suffix))
+        return directory / (source.stem + output_suffix(format, source.suffix))
     if target is not None:
+        _refuse_format(Path(target), source, format)
         return Path(target)
     assert source is not None
-    return source.with_name(f"{source.stem}_dehazed{suffix or source.suffix}")
+    return source.with_name(f"{source.stem}_dehazed{output_suffix(format, source.suffix)}")
+
+
+def _refuse_format(output: Path, source: Path | None, format: str | None) -> None:
+    """Refuse a name of a format that we do not write, or that is not the format asked for."""
+    from dehaze.photo.formats import output_format, output_suffix
+
+    named = output_format(None, output.suffix, "PNG")
+    if format is None or (format == "same" and source is None):
+        return
+    asked = output_format(None, output_suffix(format, "" if source is None else source.suffix), "PNG")
+    if asked is not named:
+        raise UsageError(
+            f"the output {output} is named {named.name}, but --format {format} makes it {asked.name}",
+            "leave one of them out",
+        )
 
 
 def _compare(source: Path | None, output: Path | None) -> Path:
