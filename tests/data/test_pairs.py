@@ -21,7 +21,7 @@ def _write(path: Path, pixels: np.ndarray) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pictures of several sizes: red tells the row, green the column, blue the picture; hazy = clear + level."""
+    """Pictures of several sizes: red tells the row, green the column, blue which; hazy = clear + level."""
     shapes = [(16, 20), (24, 30), (40, 20), (16, 50)]
     for number, (height, width) in enumerate(shapes):
         rows, columns = np.mgrid[0:height, 0:width]
