@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -58,6 +59,8 @@ class PairSource:
         pairs: What to learn from.
         sizes: Every (height, width) that `batch` will be asked for.
         device: Where pictures stay and batches are made.
+        view: ``whole``: pictures are reduced as said above. ``crop``: they stay as they are, unless smaller
+            than the crop.
         cache: Folder for the memory-mapped files of sets above `memory_limit`; they are used again by later
             runs on the same data. None means ``$XDG_CACHE_HOME/dehaze/pairs``.
         memory_limit: Bytes to hold in memory on a CPU. On other devices all pictures must fit.
@@ -73,6 +76,7 @@ class PairSource:
         sizes: Iterable[tuple[int, int]],
         *,
         device: torch.device | str = "cpu",
+        view: Literal["whole", "crop"] = "whole",
         cache: Path | None = None,
         memory_limit: int = MEMORY_LIMIT,
         progress: Callable[[], None] = lambda: None,
@@ -80,13 +84,14 @@ class PairSource:
         if not len(pairs):
             raise DataError(f"{pairs.root} has no sound pairs to learn from:\n{pairs.report()}")
         self.device = torch.device(device)
-        self.identity = dict(pairs.identity)
+        self.identity = dict(pairs.identity) | {"view": view}
+        self._zooms = ZOOMS if view == "whole" else (float("inf"),)
         self._pairs = len(pairs)
         pictures, self._hazy, self._clear = _number(pairs.pairs)
         layouts = {
             (size, zoom): tuple(_reduced(p.shape, size, zoom) for p in pictures)
             for size in sizes
-            for zoom in ZOOMS
+            for zoom in self._zooms
         }
         plans = [_Plan(shapes) for shapes in dict.fromkeys(layouts.values())]
         fits = 3 * sum(plan.total for plan in plans) <= memory_limit
@@ -101,7 +106,7 @@ class PairSource:
     def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
         """Draw crops; half of them are mirrored. See `dehaze.data.Source.batch`."""
         home = generator.device
-        zoom = ZOOMS[int(torch.randint(len(ZOOMS), (), generator=generator, device=home))]
+        zoom = self._zooms[int(torch.randint(len(self._zooms), (), generator=generator, device=home))]
         level = self._levels[size, zoom]
         index = torch.randint(self._pairs, (count,), generator=generator, device=home).cpu()
         where = torch.rand((count, 2), generator=generator, device=home).cpu()

@@ -57,7 +57,8 @@ def build(architecture: str, config: dict[str, Any] | Config | None = None) -> n
 
 def config_dict(model: nn.Module) -> dict[str, Any]:
     """Return a network's config as plain JSON values (tuples become lists when stored)."""
-    return asdict(model.config)  # type: ignore[arg-type]
+    config: Any = model.config
+    return asdict(config)
 
 
 def architecture_of(model: nn.Module) -> str:

@@ -47,7 +47,7 @@ class LiteBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) -> (N, width, H, W)."""
         y = self.conv2(torch.relu(self.conv1(x)))
-        return self.pixel_attention(self.channel_attention(y)) + x
+        return torch.add(self.pixel_attention(self.channel_attention(y)), x)
 
 
 def _stage(width: int, blocks: int, reduction: int) -> nn.Sequential:

@@ -45,7 +45,7 @@ class InnerBlock(nn.Module):
         """(N, width, H, W) -> (N, width, H, W)."""
         y = torch.relu(self.conv1(x)) + x
         y = self.pixel_attention(self.channel_attention(self.conv2(y)))
-        return y + x
+        return torch.add(y, x)
 
 
 class OuterBlock(nn.Module):
@@ -58,7 +58,7 @@ class OuterBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) -> (N, width, H, W)."""
-        return self.conv(self.inner(x)) + x
+        return torch.add(self.conv(self.inner(x)), x)
 
 
 class Student(nn.Module):
@@ -95,7 +95,8 @@ class Student(nn.Module):
             y = block(y)
             maps.append(y)
         stacked = torch.stack(maps, dim=1)  # (N, blocks, width, H, W)
-        weights = self.fusion.weights(torch.cat(maps, dim=1)).unflatten(1, (len(maps), -1))
+        weights = self.fusion.weights(torch.cat(maps, dim=1))
+        weights = weights.reshape(len(x), len(maps), -1, 1, 1)
         y = (stacked * weights).sum(dim=1)  # (N, width, H, W)
         y = self.tail(self.conv(self.pixel_attention(y)))
         return y + x, maps

@@ -1,0 +1,303 @@
+"""Clear pictures with depth, kept as small integers on the training device; haze is made there, in batch.
+
+With NYU frames and the ``its`` rule this *is* training on RESIDE ITS (Li et al., 2019), without its 13,990
+files. Nothing is decoded inside the training loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dehaze import haze
+from dehaze.data.outdoor import pseudo_depth
+from dehaze.errors import DataError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+HazeRule = Literal["its", "real", "mixed"]
+View = Literal["whole", "crop"]
+ZOOMS = (1.0, 1.15, 1.35)
+"""Frames are kept at these multiples of the training size; a batch is cut from one of them."""
+EPOCH_PER_FRAME = 10
+"""RESIDE ITS has ten hazy pictures a clear one."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One clear picture on disk and its depth map; None draws a plausible one (`dehaze.data.outdoor`)."""
+
+    clear: Path
+    depth: Path | None
+
+
+def find_frames(clear: Path, depth: Path) -> list[Frame]:
+    """Pair clear pictures with depth maps of the same stem, in natural order.
+
+    Raises:
+        DataError: A folder is missing or empty, or pictures lack their depth.
+    """
+    pictures, maps = _by_stem(clear), _by_stem(depth)
+    missing = sorted(pictures.keys() - maps.keys())
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(pictures)} pictures in {clear} have no depth map of the same name in "
+            f"{depth}, for example {', '.join(missing[:3])}",
+            "expected CLEAR/1.png with DEPTH/1.png",
+        )
+    order = sorted(pictures, key=lambda stem: (len(stem), stem))
+    return [Frame(pictures[stem], maps[stem]) for stem in order]
+
+
+def without_depth(clear: Path) -> list[Frame]:
+    """Clear pictures whose depth is to be drawn, in natural order.
+
+    Raises:
+        DataError: The folder is missing or empty.
+    """
+    pictures = _by_stem(clear)
+    return [Frame(pictures[stem], None) for stem in sorted(pictures, key=lambda stem: (len(stem), stem))]
+
+
+def hazy_and_clear(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """A frame at full size with haze of SOTS indoor's kind (A = 1, beta = 1), and without: (H, W, 3) uint8.
+
+    Raises:
+        DataError: The picture or its depth cannot be read.
+    """
+    picture, depth = _read_frame(frame)
+    clear = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    t = haze.transmission(torch.from_numpy(depth)[None, None].float(), torch.ones(1))
+    hazy = haze.add_haze(clear, t, torch.full((1, 1), haze.SOTS_AIRLIGHT))
+    return (hazy[0].permute(1, 2, 0) * 255).round().byte().numpy(), picture
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"no folder at {folder}")
+    found = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "."}
+    if not found:
+        raise DataError(f"no pictures in {folder}: expected files ending in {', '.join(sorted(SUFFIXES))}")
+    return found
+
+
+@dataclass(frozen=True)
+class _Level:
+    """All frames at one resolution, padded to a common shape."""
+
+    pictures: Tensor  # (N, 3, H, W) uint8
+    depth: Tensor  # (N, 1, H, W) uint8, 255 is the frame's own maximum
+    sizes: Tensor  # (N, 2) height and width of what is not padding
+
+
+class DepthSource:
+    """Batches of hazy and clear pictures made from clear + depth.
+
+    Args:
+        frames: What to train on.
+        sizes: Every (height, width) that `batch` will be asked for; frames are kept reduced to fit them.
+        device: Where frames stay and batches are made.
+        rule: ``its``: gray airlight in [0.7, 1], beta in [0.6, 1.8] (RESIDE). ``real``: tinted and patchy
+            haze through a camera (`dehaze.haze.sample_real`). ``mixed``: half of each batch by either.
+        view: ``whole``: frames reduced until they just cover the size, so that a batch shows whole scenes.
+            ``crop``: pieces of frames as they are.
+        clear_share: Share of pictures left without haze, so that a network learns to leave them alone.
+
+    Raises:
+        DataError: A picture or depth map cannot be read.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        sizes: Iterable[tuple[int, int]],
+        *,
+        device: torch.device | str = "cpu",
+        rule: HazeRule = "its",
+        view: View = "whole",
+        clear_share: float = 0.0,
+    ) -> None:
+        self.device = torch.device(device)
+        self.rule: HazeRule = rule
+        self.clear_share = clear_share
+        self._frames = len(frames)
+        self._zooms = ZOOMS if view == "whole" else (0.0,)
+        wanted = sorted({_level_size(size, zoom) for size in sizes for zoom in self._zooms})
+        self._levels = _build_levels(frames, wanted, self.device)
+        names = "\n".join(f"{f.clear.name} {f.clear.stat().st_size}" for f in frames)
+        self.identity: dict[str, str | int] = {
+            "kind": "clear+depth",
+            "frames": len(frames),
+            "rule": rule,
+            "view": view,
+            "clear_share": str(clear_share),
+            "depth": "given" if all(f.depth for f in frames) else "drawn",
+            "sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
+        }
+
+    def __len__(self) -> int:
+        return EPOCH_PER_FRAME * self._frames
+
+    def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
+        """Make pictures: ``hazy`` and ``clear``, each (count, 3, height, width) float32 in [0, 1].
+
+        Everything random comes from `generator`, so equal generators give equal batches.
+        """
+        zoom = self._zooms[int(torch.randint(len(self._zooms), (), generator=generator))]
+        clear, depth = self._cut(self._levels[_level_size(size, zoom)], count, size, generator)
+        hazy = self._hazy(clear, depth, count, size, generator)
+        if self.rule != "its":
+            camera_clear, camera_hazy = haze.photograph(clear, hazy, generator)
+            chosen = self._by_camera(count)
+            clear = torch.where(chosen, camera_clear, clear)
+            hazy = torch.where(chosen, camera_hazy, hazy)
+        return {"hazy": hazy, "clear": clear}
+
+    def _by_camera(self, count: int) -> Tensor:
+        first = count if self.rule == "real" else count // 2
+        return (torch.arange(count, device=self.device) < first).view(-1, 1, 1, 1)
+
+    def _cut(
+        self, level: _Level, count: int, size: tuple[int, int], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        index = torch.randint(self._frames, (count,), generator=generator)
+        room = level.sizes[index] - torch.tensor(size)  # (count, 2)
+        if int(room.min()) < 0:
+            smallest = level.sizes.amin(0).tolist()
+            raise DataError(
+                f"crops of {size[1]} x {size[0]} pixels do not fit into pictures as small as "
+                f"{smallest[1]} x {smallest[0]}",
+                'choose smaller sizes, or view = "whole", in the recipe',
+            )
+        corner = (torch.rand((count, 2), generator=generator) * (room + 1)).long().minimum(room)
+        flip = torch.rand((count,), generator=generator) < 0.5
+        columns = torch.arange(size[1]).repeat(count, 1)
+        columns = torch.where(flip[:, None], columns.flip(1), columns) + corner[:, 1:]
+        rows = torch.arange(size[0]) + corner[:, :1]
+        at = (
+            index.to(self.device)[:, None, None],
+            rows.to(self.device)[:, :, None],
+            columns.to(self.device)[:, None, :],
+        )
+        clear = level.pictures.permute(0, 2, 3, 1)[at].permute(0, 3, 1, 2).float() / 255
+        depth = level.depth[:, 0][at][:, None].float() / 255
+        return clear.contiguous(), depth
+
+    def _hazy(
+        self, clear: Tensor, depth: Tensor, count: int, size: tuple[int, int], generator: torch.Generator
+    ) -> Tensor:
+        one = torch.ones(count, device=self.device)
+        its_air, its_beta = haze.sample_its(count, generator, self.device)
+        air, beta = its_air.expand(-1, 3), its_beta.view(-1, 1, 1, 1).expand(-1, 1, *size)
+        if self.rule != "its":
+            real_air, real_beta = haze.sample_real(count, size, generator, self.device)
+            chosen = self._by_camera(count)
+            air = torch.where(chosen[:, :, 0, 0], real_air, air)
+            beta = torch.where(chosen, real_beta, beta)
+        if self.clear_share:
+            keep = torch.rand((count, 1, 1, 1), generator=generator).to(self.device) >= self.clear_share
+            beta = beta * keep
+        return haze.add_haze(clear, haze.transmission(depth, beta, one), air)
+
+
+def _level_size(size: tuple[int, int], zoom: float) -> tuple[int, int]:
+    """What a level must cover, (height, width); (0, 0) stands for frames as they are."""
+    return round(size[0] * zoom), round(size[1] * zoom)
+
+
+def _build_levels(
+    frames: Sequence[Frame], wanted: list[tuple[int, int]], device: torch.device
+) -> dict[tuple[int, int], _Level]:
+    def load(frame: Frame) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+        picture, depth = _read_frame(frame)
+        return [(_cover(picture, size), _cover(depth, size)) for size in wanted]
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        loaded = list(pool.map(load, frames))
+    return {
+        size: _stack([row[i][0] for row in loaded], [row[i][1] for row in loaded], device)
+        for i, size in enumerate(wanted)
+    }
+
+
+def _stack(
+    pictures: list[npt.NDArray[np.uint8]], depths: list[npt.NDArray[np.uint8]], device: torch.device
+) -> _Level:
+    sizes = torch.tensor([p.shape[:2] for p in pictures])
+    height, width = (int(v) for v in sizes.amax(0))
+    stacked = torch.zeros((len(pictures), height, width, 3), dtype=torch.uint8)
+    depth = torch.zeros((len(pictures), 1, height, width), dtype=torch.uint8)
+    for i, (p, d) in enumerate(zip(pictures, depths, strict=True)):
+        stacked[i, : p.shape[0], : p.shape[1]] = torch.from_numpy(p)
+        depth[i, 0, : d.shape[0], : d.shape[1]] = torch.from_numpy(d)
+    return _Level(stacked.to(device).permute(0, 3, 1, 2), depth.to(device), sizes)
+
+
+def _read_frame(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Picture (H, W, 3) and depth (H, W), scaled so that 255 is the frame's own maximum."""
+    decoded = cv2.imread(str(frame.clear), cv2.IMREAD_COLOR_RGB)
+    if decoded is None:
+        raise DataError(f"cannot read {frame.clear}: not a picture, or damaged")
+    picture = np.asarray(decoded, dtype=np.uint8)
+    if frame.depth is None:
+        return picture, pseudo_depth(picture, np.random.default_rng(zlib.crc32(frame.clear.name.encode())))
+    depth = cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED)
+    if depth is None:
+        raise DataError(f"cannot read {frame.depth}: not a picture, or damaged")
+    if depth.ndim == 3:
+        depth = depth[..., 0]
+    if depth.shape != picture.shape[:2]:
+        raise DataError(
+            f"{frame.depth} is {depth.shape[1]} x {depth.shape[0]} pixels, its picture {frame.clear} is "
+            f"{picture.shape[1]} x {picture.shape[0]}: they must agree"
+        )
+    scaled = depth.astype(np.float32) * (255 / max(float(depth.max()), 1e-6))
+    return picture, scaled.round().astype(np.uint8)
+
+
+def _cover(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Reduce (or enlarge) so that the picture just covers (height, width); nothing is cut away."""
+    if size == (0, 0):
+        return pixels
+    scale = max(size[0] / pixels.shape[0], size[1] / pixels.shape[1])
+    width, height = (max(s, round(p * scale)) for s, p in zip(size[::-1], pixels.shape[1::-1], strict=True))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=how), dtype=np.uint8)
+
+
+class MixedSource:
+    """Batches drawn from several sources, each filling its share.
+
+    Args:
+        sources: The sources.
+        shares: Their weights, in any unit.
+    """
+
+    def __init__(self, sources: Sequence[DepthSource], shares: Sequence[float]) -> None:
+        self.sources = list(sources)
+        self.device = self.sources[0].device
+        total = sum(shares)
+        self._shares = [s / total for s in shares]
+        self.identity: dict[str, str | int] = {
+            f"{i}.{key}": value for i, s in enumerate(self.sources) for key, value in s.identity.items()
+        }
+
+    def __len__(self) -> int:
+        return sum(len(s) for s in self.sources)
+
+    def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
+        """Join the sources' batches; see `DepthSource.batch`."""
+        counts = [int(count * s) for s in self._shares]
+        counts[0] += count - sum(counts)
+        parts = [s.batch(n, size, generator) for s, n in zip(self.sources, counts, strict=True) if n]
+        return {key: torch.cat([p[key] for p in parts]) for key in parts[0]}

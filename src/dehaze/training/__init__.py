@@ -1,0 +1,1 @@
+"""Training: recipes, tasks, the loop, and checkpoints that resume exactly."""

@@ -1,0 +1,427 @@
+"""The training loop: batches in, best checkpoint out. It knows tasks only as named losses.
+
+An interrupted and resumed run equals an uninterrupted one bit for bit on a CPU: everything random comes from
+generators whose states are saved with the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dehaze.errors import TrainingError
+from dehaze.models import architecture_of, config_dict, count_parameters
+from dehaze.training.distributed import Distributed
+from dehaze.training.recipe import Optimiser, Recipe, Stage
+from dehaze.training.state import (
+    Progress,
+    RunState,
+    differences,
+    load_state,
+    optimiser_tensors,
+    restore_optimiser,
+    save_state,
+)
+from dehaze.training.tasks import Task
+from dehaze.training.validation import Validator
+from dehaze.weights.card import card
+from dehaze.weights.checkpoint import Header, save_checkpoint, sha256_of
+
+SAMPLES = 4
+"""Pictures shown to a reporter after each validation."""
+
+BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
+
+
+class Source(Protocol):
+    """Where batches come from; see `dehaze.data`."""
+
+    identity: dict[str, str | int]
+
+    def __len__(self) -> int: ...
+
+    def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
+        """Make `count` pictures of (height, width)."""
+        ...
+
+
+class Reporter(Protocol):
+    """Told what happens; writes logs and shows progress."""
+
+    def step(self, figures: dict[str, float]) -> None:
+        """Called now and then with ``step``, ``lr``, losses, ``pictures_per_s`` and ``seconds_left``."""
+        ...
+
+    def validation(self, figures: dict[str, float], best: bool) -> None:
+        """Called after each validation."""
+        ...
+
+    def samples(self, step: int, rows: dict[str, Tensor]) -> None:
+        """Called after each validation with named pictures, (N, 3, H, W) in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the outcome of a run, only how it is carried out.
+
+    Attributes:
+        folder: Where checkpoints, state and card go.
+        max_minutes: Stop after this long in this sitting; None runs to the end.
+        save_minutes: Time between saves of the state.
+        log_every: Steps between reports.
+        resume: Go on from the folder's state if there is one.
+        source_commit: Commit of the code, for the checkpoint's header.
+        data: What the header says of the data, beside its identity.
+        licence: Terms of the weights, for the header.
+        initial: Weights to start from instead of random ones.
+        compile: Compile the step: a minute of waiting, then up to half again as many pictures a second.
+    """
+
+    folder: Path
+    max_minutes: float | None = None
+    save_minutes: float = 3.0
+    log_every: int = 50
+    resume: bool = True
+    source_commit: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    initial: dict[str, Tensor] | None = None
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sitting ended.
+
+    Attributes:
+        progress: Where the run stands.
+        finished: Whether the last step of the recipe was done.
+        reason: ``finished``, ``time`` or ``interrupted``.
+        checkpoint: The best checkpoint so far.
+    """
+
+    progress: Progress
+    finished: bool
+    reason: str
+    checkpoint: Path
+
+
+def learning_rate(step: int, steps: int, optimiser: Optimiser, steps_per_epoch: float) -> float:
+    """Learning rate of a step (counted from 0) of a run of `steps`."""
+    if step < optimiser.warmup:
+        return optimiser.lr * (step + 1) / optimiser.warmup
+    if optimiser.schedule == "constant":
+        return optimiser.lr
+    if optimiser.schedule == "step":
+        return optimiser.lr * optimiser.decay ** (int(step / steps_per_epoch) // optimiser.decay_epochs)
+    share = (step - optimiser.warmup) / max(1, steps - optimiser.warmup)
+    low = optimiser.lr * optimiser.final
+    return low + (optimiser.lr - low) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+
+class Trainer:
+    """One run: a task, its data and where it stands.
+
+    Args:
+        recipe: What decides the outcome.
+        task: What is learned; already on the device.
+        source: Batches.
+        validator: Judges checkpoints; only called by the main process.
+        options: How to carry it out.
+        process: This process among those that train together.
+        reporter: Told what happens; None for silence.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        source: Source,
+        validator: Validator,
+        options: RunOptions,
+        process: Distributed,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.recipe, self.task, self.source = recipe, task, source
+        self.validator, self.options, self.process, self.reporter = validator, options, process, reporter
+        if options.initial is not None:
+            task.model.load_state_dict(options.initial)
+        self.optimiser = _make_optimiser(recipe.optimiser, task)
+        self.generator = torch.Generator().manual_seed(process.seed(recipe.seed))
+        self.average = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
+        self.progress = Progress()
+        self._ends = recipe.stage_ends(len(source))
+        self._choices = torch.Generator().manual_seed(recipe.seed)
+        self._stop = ""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self._ends[-1]
+
+    def resume(self) -> bool:
+        """Go on from the folder's state; returns whether there was one.
+
+        Raises:
+            TrainingError: The state belongs to another recipe, data set or number of processes.
+        """
+        path = self.options.folder / STATE
+        if not path.is_file():
+            return False
+        state = load_state(path)
+        changed = differences(state.recipe, _plain(self.recipe.to_dict()))
+        changed += differences(state.identity, _plain(self.source.identity), "data.")
+        if state.world_size != self.process.world:
+            changed.append(f"processes: {state.world_size} -> {self.process.world}")
+        if changed:
+            raise TrainingError(
+                f"{self.options.folder} was started differently and cannot be resumed: {'; '.join(changed)}",
+                "give back the old values, or start afresh in another folder with -o",
+            )
+        self._restore(state)
+        return True
+
+    def run(self) -> Outcome:
+        """Train until the recipe, the time budget or Ctrl-C ends it; always leaves a state to resume from.
+
+        Raises:
+            TrainingError: A loss became NaN or infinite; the message names the step and the last good state.
+        """
+        if self.progress.step == 0:
+            self._validate(limit=2, keep=False)
+        module = self.process.wrap(self.task)
+        if self.options.compile:
+            module = torch.compile(module, dynamic=False)  # type: ignore[assignment]
+        started = saved = reported = time.monotonic()
+        before, pictures = self.progress.seconds, 0
+        with _interrupts(self):
+            while self.progress.step < self.steps and not self._stop:
+                losses = self._step(module)
+                pictures += self._stage().batch
+                now = time.monotonic()
+                self.progress.seconds = before + now - started
+                step = self.progress.step
+                if step % self.options.log_every == 0 or step == self.steps:
+                    self._report(losses, pictures / max(1e-9, now - reported))
+                    pictures, reported = 0, now
+                if step % self.recipe.validate_every == 0 and step < self.steps:
+                    self._validate()
+                    reported, pictures = time.monotonic(), 0
+                if self.process.from_main(now - saved > 60 * self.options.save_minutes):
+                    self._save()
+                    saved = now
+                budget = self.options.max_minutes
+                if self.process.from_main(budget is not None and now - started > 60 * budget):
+                    self._stop = "time"
+                if self.process.grouped and self.process.any(bool(self._stop)):
+                    self._stop = self._stop or "interrupted"
+        self._validate()
+        self._save()
+        finished = self.progress.step >= self.steps
+        return Outcome(
+            self.progress, finished, "finished" if finished else self._stop, self.options.folder / BEST
+        )
+
+    def _stage(self) -> Stage:
+        return next(
+            stage
+            for stage, end in zip(self.recipe.stages, self._ends, strict=True)
+            if self.progress.step < end or end == self.steps
+        )
+
+    def _step(self, module: nn.Module) -> dict[str, float]:
+        stage, recipe = self._stage(), self.recipe
+        size = stage.sizes[int(torch.randint(len(stage.sizes), (), generator=self._choices))]
+        batch = self.source.batch(self.process.share(stage.batch), size, self.generator)
+        rate = learning_rate(
+            self.progress.step, self.steps, recipe.optimiser, max(1.0, len(self.source) / stage.batch)
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        device = self.process.device.type
+        context = torch.autocast(device, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
+        self.task.train()
+        with context:
+            losses: dict[str, Tensor] = module(_channels_last(batch))
+        self._check_finite(losses["total"])
+        self.optimiser.zero_grad(set_to_none=True)
+        losses["total"].backward()  # type: ignore[no-untyped-call]
+        if recipe.optimiser.clip:
+            nn.utils.clip_grad_norm_(self.task.parameters(), recipe.optimiser.clip)
+        self.optimiser.step()
+        self.progress.step += 1
+        self._update_average()
+        if self.progress.step % self.options.log_every and self.progress.step != self.steps:
+            return {}
+        return self.process.mean({k: float(v.detach()) for k, v in losses.items()})
+
+    def _check_finite(self, loss: Tensor) -> None:
+        bad = not bool(torch.isfinite(loss.detach()))
+        if self.process.any(bad) if self.process.grouped else bad:
+            raise TrainingError(
+                f"the loss is {float(loss.detach())} at step {self.progress.step + 1}; the last good "
+                f"state is {self.options.folder / STATE}",
+                "lower the learning rate (--lr) or raise optimiser.clip, and start in another folder",
+            )
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # young averages forget faster, so that the random start does not linger
+        decay = min(self.recipe.optimiser.ema, (1 + self.progress.step) / (10 + self.progress.step))
+        for key, value in self.task.model.state_dict().items():
+            kept = self.average[key]
+            if self.recipe.optimiser.ema and value.is_floating_point():
+                kept.lerp_(value, 1 - decay)
+            else:
+                kept.copy_(value)
+
+    def _validate(self, *, limit: int | None = None, keep: bool = True) -> None:
+        if self.process.is_main:
+            figures = self._judge(limit)
+            best = keep and figures["psnr"] > self.progress.best_metric
+            if best:
+                self.progress.best_metric, self.progress.best_step = figures["psnr"], self.progress.step
+                self._publish(BEST, figures)
+            if keep:
+                self._publish(LAST, figures)
+                if self.reporter:
+                    self.reporter.validation({"step": self.progress.step, **figures}, best)
+                    self.reporter.samples(self.progress.step, self._samples())
+        self.process.barrier()
+
+    def _judge(self, limit: int | None) -> dict[str, float]:
+        model, own = self.task.model, self.task.model.state_dict()
+        current = {k: v.clone() for k, v in own.items()}
+        model.load_state_dict(self.average)
+        model.eval()
+        try:
+            return self.validator(model, self._header({}), limit=limit)
+        finally:
+            model.load_state_dict(current)
+
+    @torch.no_grad()
+    def _samples(self) -> dict[str, Tensor]:
+        """A few training pictures, always the same: what the network is given, its answer, and the truth."""
+        stage = self._stage()
+        batch = self.source.batch(SAMPLES, stage.sizes[0], torch.Generator().manual_seed(0))
+        given, truth = self.task.pair(batch)
+        self.task.model.eval()
+        return {"given": given, "answer": self.task.model(given), "truth": truth}
+
+    def _header(self, figures: dict[str, float]) -> Header:
+        model = self.task.model
+        return Header(
+            name=self.recipe.name,
+            architecture=architecture_of(model),
+            config=config_dict(model),
+            working_size=self.recipe.working_size or None,
+            parameters=count_parameters(model),
+            recipe=self.recipe.to_dict() | {"step": self.progress.step, "steps": self.steps},
+            data=self.options.data | {"identity": self.source.identity},
+            metrics={"validation": figures} if figures else {},
+            source_commit=self.options.source_commit,
+            licence=self.options.licence,
+        )
+
+    def _publish(self, name: str, figures: dict[str, float]) -> None:
+        path = self.options.folder / name
+        header = self._header(figures)
+        save_checkpoint(path, self.average, header)
+        path.with_suffix(".md").write_text(card(header, name, sha256_of(path)), encoding="utf-8")
+        if self.task.extras is not None:
+            extras = path.with_name(f"{path.stem}.extras.safetensors")
+            save_checkpoint(extras, self.task.extras.state_dict(), header)
+
+    def _save(self) -> None:
+        randoms = self.process.gather(self.generator.get_state())
+        if self.process.is_main:
+            tensors = {f"model.{k}": v for k, v in self.task.model.state_dict().items()}
+            tensors |= {f"ema.{k}": v for k, v in self.average.items()}
+            tensors |= {f"optimiser.{k}": v for k, v in optimiser_tensors(self.optimiser).items()}
+            tensors |= {f"random.{rank}": state for rank, state in enumerate(randoms)}
+            tensors["choices"] = self._choices.get_state()
+            if self.task.extras is not None:
+                tensors |= {f"extras.{k}": v for k, v in self.task.extras.state_dict().items()}
+            state = RunState(
+                self.progress,
+                self.recipe.to_dict(),
+                dict(self.source.identity),
+                tensors,
+                self.process.world,
+            )
+            save_state(self.options.folder / STATE, state)
+        self.process.barrier()
+
+    def _restore(self, state: RunState) -> None:
+        device = self.process.device
+        self.task.model.load_state_dict(state.part("model"))
+        if self.task.extras is not None:
+            self.task.extras.load_state_dict(state.part("extras"))
+        self.average = {k: v.to(device) for k, v in state.part("ema").items()}
+        restore_optimiser(self.optimiser, state.part("optimiser"))
+        self.generator.set_state(state.part("random")[str(self.process.rank)])
+        self._choices.set_state(state.tensors["choices"])
+        self.progress = state.progress
+
+    def _report(self, losses: dict[str, float], speed: float) -> None:
+        if self.reporter and self.process.is_main:
+            stage = self._stage()
+            left = (self.steps - self.progress.step) * stage.batch / max(1e-9, speed)
+            self.reporter.step(
+                {
+                    "step": self.progress.step,
+                    **losses,
+                    "lr": self.optimiser.param_groups[0]["lr"],
+                    "pictures_per_s": speed,
+                    "seconds_left": left,
+                }
+            )
+
+
+def _make_optimiser(settings: Optimiser, task: Task) -> torch.optim.Optimizer:
+    parameters = [p for p in task.parameters() if p.requires_grad]
+    if settings.name == "adam":
+        return torch.optim.Adam(parameters, lr=settings.lr)
+    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def _channels_last(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: pictures.to(memory_format=torch.channels_last) for name, pictures in batch.items()}
+
+
+def _plain(values: Any) -> Any:
+    """As JSON would give it back: tuples become lists."""
+    return json.loads(json.dumps(values))
+
+
+@contextmanager
+def _interrupts(trainer: Trainer) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a stop after the current step; a second one stops at once."""
+
+    def ask(number: int, frame: object) -> None:
+        if trainer._stop:
+            raise KeyboardInterrupt
+        trainer._stop = "interrupted"
+
+    kept: dict[signal.Signals, Any] = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            kept[number] = signal.signal(number, ask)
+    except ValueError:  # not in the main thread: leave signals alone
+        pass
+    try:
+        yield
+    finally:
+        for which, handler in kept.items():
+            signal.signal(which, handler)

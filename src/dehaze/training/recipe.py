@@ -1,0 +1,276 @@
+"""Recipes: small TOML files that say how to train; every value can be overridden by name."""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from dehaze.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How weights move.
+
+    Attributes:
+        name: ``adam`` as in the paper, or ``adamw``.
+        lr: Peak learning rate.
+        weight_decay: Decoupled weight decay (adamw only).
+        clip: Largest gradient norm; 0 does not clip.
+        schedule: ``cosine`` to `final` of the peak, ``step`` (times `decay` every `decay_epochs`) or
+            ``constant``.
+        warmup: Steps of linear warm-up.
+        final: Last learning rate of ``cosine``, as a share of the peak.
+        decay: Factor of ``step``.
+        decay_epochs: Epochs between decays of ``step``.
+        ema: Decay of the moving average of the weights; 0 keeps none.
+    """
+
+    name: Literal["adam", "adamw"] = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    warmup: int = 200
+    final: float = 0.01
+    decay: float = 0.98
+    decay_epochs: int = 10
+    ema: float = 0.998
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One size of pictures; stages follow each other (progressive resizing).
+
+    Attributes:
+        sizes: (height, width) choices; each batch draws one.
+        batch: Pictures a step, over all processes.
+        steps: Steps of this stage; 0 to give `epochs` instead.
+        epochs: Passes over the data, when `steps` is 0.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = ((120, 160),)
+    batch: int = 16
+    steps: int = 0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The feature affinity module (3.3) and its weight (eq. 15).
+
+    Attributes:
+        teacher: Name or path of the teacher's checkpoint; empty for the bundled one.
+        weight: w_FA (Table 7).
+        loss: Distance between affinities (Table 8).
+        guidance: ``hr`` feeds the teacher the clear picture, ``lr`` the same at half resolution (Table 6).
+        projections: Learn a 1 x 1 projection per scale on the student's side; saved apart.
+        pool: Size of the affinity's grid over the input's (paper: 0.25).
+        temperature: Softmax temperature of the KL loss.
+    """
+
+    teacher: str = ""
+    weight: float = 0.25
+    loss: Literal["l2", "l1", "kl"] = "l2"
+    guidance: Literal["hr", "lr"] = "hr"
+    projections: bool = False
+    pool: float = 0.25
+    temperature: float = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the outcome of a run, but the data.
+
+    Attributes:
+        name: Name of the recipe.
+        description: One sentence for people.
+        task: ``dehaze`` (eq. 14), ``super-resolution`` (eq. 13) or ``distill`` (eq. 15).
+        architecture: Key of `dehaze.models.ARCHITECTURES`.
+        model: Fields of the architecture's config that differ from its defaults.
+        loss: Pixel loss.
+        haze: Haze drawn over clear + depth: see `dehaze.data.depth.DepthSource`.
+        view: ``whole`` pictures reduced to the size, or ``crop`` pieces of them at full resolution.
+        clear_share: Share of training pictures without haze.
+        precision: ``fp32`` or ``bf16`` (autocast).
+        working_size: Long side the finished network works at; 0 for any (None in the checkpoint).
+        validate_every: Steps between validations.
+        seed: Seed of weights and batches.
+        stages: Sizes and lengths.
+        optimiser: How weights move.
+        distillation: Used by ``distill``.
+    """
+
+    name: str = "custom"
+    description: str = ""
+    task: Literal["dehaze", "super-resolution", "distill"] = "dehaze"
+    architecture: str = "student"
+    model: dict[str, Any] = field(default_factory=dict)
+    loss: Literal["mse", "l1", "charbonnier"] = "l1"
+    haze: Literal["its", "real", "mixed"] = "its"
+    view: Literal["whole", "crop"] = "whole"
+    clear_share: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    working_size: int = 160
+    validate_every: int = 500
+    seed: int = 0
+    stages: tuple[Stage, ...] = (Stage(),)
+    optimiser: Optimiser = Optimiser()
+    distillation: Distillation = Distillation()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON and TOML know them."""
+        return asdict(self)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Every (height, width) the run will ask for."""
+        return sorted({size for stage in self.stages for size in stage.sizes})
+
+    def stage_ends(self, epoch_size: int) -> list[int]:
+        """Step at which each stage ends, for a data set of `epoch_size` pictures an epoch."""
+        ends, total = [], 0
+        for stage in self.stages:
+            total += stage.steps or max(1, stage.epochs * epoch_size // stage.batch)
+            ends.append(total)
+        return ends
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes in the package."""
+    folder = resources.files("dehaze.training") / "recipes"
+    return sorted(Path(str(f)).stem for f in folder.iterdir() if str(f).endswith(".toml"))
+
+
+def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> Recipe:
+    """Read a recipe by name or path and apply overrides such as ``{"optimiser.lr": "1e-3"}``.
+
+    Raises:
+        UsageError: Unknown recipe, unknown setting, or a value of the wrong kind.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise UsageError(f"no recipe at {path}")
+        text = path.read_text(encoding="utf-8")
+    elif name_or_path in recipe_names():
+        text = (resources.files("dehaze.training") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
+    else:
+        raise UsageError(
+            f"unknown recipe '{name_or_path}': expected a .toml file or one of {', '.join(recipe_names())}"
+        )
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"recipe {name_or_path} is not valid TOML: {error}") from error
+    recipe = recipe_from_dict(values, name_or_path)
+    for key, value in (overrides or {}).items():
+        recipe = override(recipe, key, value)
+    _check(recipe)
+    return recipe
+
+
+def recipe_from_dict(values: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Build a recipe from plain values; see `Recipe.to_dict`.
+
+    Raises:
+        UsageError: Unknown setting, or a value of the wrong kind.
+    """
+    result = _build(Recipe, values, where)
+    assert isinstance(result, Recipe)
+    return result
+
+
+def override(recipe: Recipe, key: str, text: str) -> Recipe:
+    """Replace one setting, named with dots (``optimiser.lr``, ``stages.0.batch``), by a TOML value.
+
+    Raises:
+        UsageError: No such setting, or a value of the wrong kind.
+    """
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    values = recipe.to_dict()
+    target: Any = values
+    *parents, last = key.split(".")
+    try:
+        for part in parents:
+            target = target[int(part)] if isinstance(target, (list, tuple)) else target[part]
+        if parents != ["model"] and last not in target:
+            raise KeyError(last)
+        target[last] = value
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"the recipe has no setting '{key}'", f"settings: {', '.join(_setting_names(recipe))}"
+        ) from error
+    return recipe_from_dict(values, f"--set {key}={text}")
+
+
+def scale_steps(recipe: Recipe, steps: int, epoch_size: int) -> Recipe:
+    """Give the run `steps` steps in all, shared among its stages as before."""
+    ends = recipe.stage_ends(epoch_size)
+    lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    scaled = [max(1, round(steps * length / ends[-1])) for length in lengths]
+    scaled[-1] = max(1, steps - sum(scaled[:-1]))
+    stages = tuple(
+        replace(stage, steps=count, epochs=0) for stage, count in zip(recipe.stages, scaled, strict=True)
+    )
+    return replace(recipe, stages=stages)
+
+
+def _check(recipe: Recipe) -> None:
+    for number, stage in enumerate(recipe.stages):
+        if stage.batch < 1 or not stage.sizes or (stage.steps < 1 and stage.epochs < 1):
+            raise UsageError(f"stages.{number} needs a batch, sizes, and steps or epochs above 0")
+    if recipe.optimiser.lr <= 0 or not 0 <= recipe.optimiser.ema < 1:
+        raise UsageError("optimiser.lr must be above 0 and optimiser.ema in [0, 1)")
+    if not 0 <= recipe.clear_share < 1:
+        raise UsageError("clear_share must be in [0, 1)")
+
+
+def _setting_names(value: Any, prefix: str = "") -> list[str]:
+    if is_dataclass(value):
+        return [
+            n for f in fields(value) for n in _setting_names(getattr(value, f.name), f"{prefix}{f.name}.")
+        ]
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        return [n for i, item in enumerate(value) for n in _setting_names(item, f"{prefix}{i}.")]
+    return [prefix[:-1]]
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Turn plain values into `kind`, checking every field."""
+    if is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise UsageError(f"{where}: expected a table, got {value!r}")
+        hints = typing.get_type_hints(kind)
+        unknown = value.keys() - hints.keys()
+        if unknown:
+            raise UsageError(f"{where} has no setting '{sorted(unknown)[0]}'", f"known: {', '.join(hints)}")
+        built = {k: _build(hints[k], v, f"{where}: {k}") for k, v in value.items()}
+        return typing.cast(Any, kind)(**built)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in arguments:
+            raise UsageError(f"{where} must be one of {', '.join(map(str, arguments))}, got '{value}'")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{where}: expected a list, got {value!r}")
+        if arguments[-1] is Ellipsis:
+            return tuple(_build(arguments[0], item, where) for item in value)
+        if len(value) != len(arguments):
+            raise UsageError(f"{where}: expected {len(arguments)} values, got {value!r}")
+        return tuple(_build(a, item, where) for a, item in zip(arguments, value, strict=True))
+    if origin is dict:
+        return dict(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+        raise UsageError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+    return value

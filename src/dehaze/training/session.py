@@ -1,0 +1,387 @@
+"""A whole run from what a user names: data folders, a recipe, a place to write.
+
+The command line's one door to training.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dehaze.errors import DataError, UsageError
+from dehaze.models import build, count_parameters
+from dehaze.models.teacher import Teacher
+from dehaze.training.distributed import Distributed, join
+from dehaze.training.loop import STATE, Outcome, RunOptions, Source, Trainer
+from dehaze.training.recipe import Recipe
+from dehaze.training.report import RunReporter
+from dehaze.training.tasks import DehazeTask, DistillTask, SuperResolutionTask, Task
+from dehaze.training.validation import DehazeValidator, PairSet, SuperResolutionValidator, Validator
+
+if TYPE_CHECKING:
+    from dehaze.data.depth import DepthSource, Frame
+
+_T = TypeVar("_T")
+
+PSEUDO = "pseudo"
+"""In place of a depth folder: draw plausible depth (`dehaze.data.outdoor`)."""
+
+HELD_OUT, MAX_HELD_OUT = 0.02, 40
+"""Share and largest number of scenes kept for validation when no validation data is named."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which data to use.
+
+    Attributes:
+        roots: RESIDE folders or folders of pairs.
+        clear: Folders of clear pictures to make haze over.
+        depth: Their depth folders, one for each of `clear`, or ``pseudo``.
+        shares: Weight of each of `clear`; empty for equal weights.
+        validation: Folders of pairs to validate on; empty to hold some scenes out.
+        names: What the data is called, with its terms; goes into the checkpoint's header.
+    """
+
+    roots: tuple[Path, ...] = ()
+    clear: tuple[Path, ...] = ()
+    depth: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    validation: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        recipe: The resolved recipe.
+        data: Identity of the training data.
+        parameters: Learned values of the network that is trained.
+        steps: Steps in all.
+        seconds_per_step: Time of a step at each stage, timed on this machine.
+        seconds: Estimate for the whole run, without validation.
+        resumes_at: Step to go on from; 0 for a fresh run.
+    """
+
+    recipe: Recipe
+    data: dict[str, Any]
+    parameters: int
+    steps: int
+    seconds_per_step: list[float]
+    seconds: float
+    resumes_at: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run: how to train, on what, and where to write.
+
+    Attributes:
+        recipe: How to train.
+        data: On what.
+        folder: Where checkpoints, logs and state go.
+        device: As for `dehaze.device.resolve_device`.
+        max_minutes: Time budget of this sitting.
+        resume: Go on from the folder's state if there is one.
+        compile: Compile the step.
+        initial: Checkpoint (name or path) to start from instead of random weights.
+        licence: Terms of the weights.
+        tensorboard: Write event files if TensorBoard is there.
+        options: Anything else of `RunOptions` by name.
+    """
+
+    recipe: Recipe
+    data: DataSpec
+    folder: Path
+    device: str = "auto"
+    max_minutes: float | None = None
+    resume: bool = True
+    compile: bool = False
+    initial: str = ""
+    licence: str = ""
+    tensorboard: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+Listener = Callable[[str, dict[str, Any]], None]
+
+
+def train(request: Request, listener: Listener = lambda event, figures: None) -> Outcome:
+    """Carry out a run, resuming it if its folder holds a state.
+
+    Args:
+        request: What to do.
+        listener: Told ``("data" | "resume" | "step" | "validation", figures)``; main process only.
+
+    Raises:
+        DataError, UsageError, TrainingError, ModelError: See their messages.
+    """
+    with join(request.device) as process:
+        if not request.resume and (request.folder / STATE).exists():
+            raise UsageError(
+                f"{request.folder} already holds a run",
+                "choose another folder with -o, or leave out --no-resume to go on",
+            )
+        hear = listener if process.is_main else _silence
+        trainer, reporter = _assemble(request, process, hear)
+        try:
+            if request.resume and trainer.resume():
+                hear("resume", {"step": trainer.progress.step, "steps": trainer.steps})
+            return trainer.run()
+        finally:
+            if reporter is not None:
+                reporter.close()
+
+
+def plan(request: Request) -> Plan:
+    """Look at recipe and data, and time a few steps at every stage; writes nothing.
+
+    Raises:
+        DataError, UsageError, TrainingError, ModelError: As `train` would.
+    """
+    with join(request.device) as process:
+        trainer, _ = _assemble(replace(request, tensorboard=False), process, _silence, log=False)
+        resumed = request.resume and trainer.resume()
+        at = trainer.progress.step if resumed else 0
+        recipe = request.recipe
+        ends = recipe.stage_ends(len(trainer.source))
+        timed = [_time_step(trainer, index) for index in range(len(ends))]
+        lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+        return Plan(
+            recipe=recipe,
+            data=dict(trainer.source.identity),
+            parameters=count_parameters(trainer.task.model),
+            steps=ends[-1],
+            seconds_per_step=timed,
+            seconds=sum(t * n for t, n in zip(timed, lengths, strict=True)),
+            resumes_at=at,
+        )
+
+
+def _time_step(trainer: Trainer, stage: int) -> float:
+    """Median seconds of forward and backward at a stage, on a real batch, without touching the weights."""
+    settings = trainer.recipe.stages[stage]
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        batch = trainer.source.batch(
+            trainer.process.share(settings.batch), settings.sizes[0], torch.Generator().manual_seed(0)
+        )
+        trainer.task(batch)["total"].backward()
+        if trainer.process.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    trainer.task.zero_grad(set_to_none=True)
+    return sorted(times[1:])[1]
+
+
+def _assemble(
+    request: Request, process: Distributed, hear: Listener, *, log: bool = True
+) -> tuple[Trainer, RunReporter | None]:
+    recipe, device = request.recipe, process.device
+    torch.manual_seed(recipe.seed)
+    task = build_task(recipe, device)
+    source, validator = build_data(request.data, recipe, device)
+    hear("data", dict(source.identity))
+    options = RunOptions(
+        folder=request.folder,
+        max_minutes=request.max_minutes,
+        compile=request.compile,
+        source_commit=_source_commit(),
+        data={"names": list(request.data.names)} if request.data.names else {},
+        licence=request.licence,
+        initial=_initial_weights(request.initial, task.model),
+        **request.options,
+    )
+    reporter = (
+        RunReporter(request.folder, hear, tensorboard=request.tensorboard)
+        if log and process.is_main
+        else None
+    )
+    return Trainer(recipe, task, source, validator, options, process, reporter), reporter
+
+
+def build_task(recipe: Recipe, device: torch.device) -> Task:
+    """Build the network and what it is to learn, on the device, channels last."""
+    model = build(recipe.architecture, recipe.model)
+    enlarges = isinstance(model, Teacher)
+    if enlarges != (recipe.task == "super-resolution"):
+        raise UsageError(
+            f"architecture '{recipe.architecture}' cannot do task '{recipe.task}': "
+            "'teacher' does super-resolution, all others dehaze"
+        )
+    task: Task
+    if recipe.task == "super-resolution":
+        task = SuperResolutionTask(model, loss=recipe.loss)
+    elif recipe.task == "distill":
+        settings = recipe.distillation
+        task = DistillTask(
+            model,
+            _teacher(settings.teacher),
+            loss=recipe.loss,
+            measure=settings.loss,
+            w_fa=settings.weight,
+            guidance=settings.guidance,
+            projections=settings.projections,
+            pool=settings.pool,
+            temperature=settings.temperature,
+        )
+    else:
+        task = DehazeTask(model, loss=recipe.loss)
+    return task.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _teacher(name: str) -> nn.Module:
+    from dehaze.weights import load
+
+    model, _ = load(name or "teacher")
+    if not isinstance(model, Teacher):
+        raise UsageError(
+            f"'{name}' is not a super-resolution teacher", "train one with: dehaze train teacher --data DIR"
+        )
+    return model
+
+
+def _initial_weights(name: str, model: nn.Module) -> dict[str, Tensor] | None:
+    if not name:
+        return None
+    from dehaze.models import architecture_of, config_dict
+    from dehaze.weights import load
+
+    loaded, header = load(name)
+    if header.architecture != architecture_of(model) or config_dict(loaded) != config_dict(model):
+        raise UsageError(
+            f"'{name}' holds a {header.architecture} of another shape than the recipe's "
+            f"{architecture_of(model)}"
+        )
+    return loaded.state_dict()
+
+
+def build_data(spec: DataSpec, recipe: Recipe, device: torch.device) -> tuple[Source, Validator]:
+    """Find, check and load the data; see `DataSpec`.
+
+    Raises:
+        DataError: Data is missing, incomplete or unreadable; the message says what and where.
+        UsageError: Folders that belong together were not named together.
+    """
+    if bool(spec.roots) == bool(spec.clear):
+        raise UsageError("name the data: either --data DIR, or --clear DIR with --depth DIR")
+    if spec.roots:
+        return _from_pairs(spec, recipe, device)
+    return _from_depth(spec, recipe, device)
+
+
+def _from_pairs(spec: DataSpec, recipe: Recipe, device: torch.device) -> tuple[Source, Validator]:
+    from dehaze.data.pairs import PairSource
+    from dehaze.data.reside import discover
+
+    if len(spec.roots) > 1:
+        raise UsageError("--data takes one folder; put several data sets under one root")
+    found = discover(spec.roots[0], "train").require_sound()
+    if spec.validation:
+        kept, held = found, _read_sets(spec.validation)
+    else:
+        scenes = list(dict.fromkeys(p.scene for p in found.pairs))
+        out = set(_held_out(scenes))
+        kept = replace(found, pairs=tuple(p for p in found.pairs if p.scene not in out))
+        held = [_read_pairs("held out", [p for p in found.pairs if p.scene in out][:MAX_HELD_OUT])]
+    source = PairSource(kept, recipe.sizes, device=device, view=recipe.view)
+    return source, _validator(recipe, held, device)
+
+
+def _from_depth(spec: DataSpec, recipe: Recipe, device: torch.device) -> tuple[Source, Validator]:
+    from dehaze.data.depth import DepthSource, MixedSource, find_frames, without_depth
+
+    if len(spec.depth) != len(spec.clear):
+        raise UsageError(
+            f"{len(spec.clear)} --clear and {len(spec.depth)} --depth were given: each --clear DIR needs its "
+            f"--depth DIR, or --depth {PSEUDO} where there is none"
+        )
+    if spec.shares and len(spec.shares) != len(spec.clear):
+        raise UsageError(f"{len(spec.shares)} --share were given for {len(spec.clear)} --clear")
+    sources: list[DepthSource] = []
+    held: list[Frame] = []
+    for clear, depth in zip(spec.clear, spec.depth, strict=True):
+        frames = without_depth(clear) if depth == PSEUDO else find_frames(clear, Path(depth))
+        if not spec.validation:
+            held += _held_out(frames)
+            frames = [f for f in frames if f not in held]
+        sources.append(
+            DepthSource(
+                frames,
+                recipe.sizes,
+                device=device,
+                rule=recipe.haze,
+                view=recipe.view,
+                clear_share=recipe.clear_share,
+            )
+        )
+    sets = _read_sets(spec.validation) if spec.validation else [_synthetic("held out", held)]
+    source = sources[0] if len(sources) == 1 else MixedSource(sources, spec.shares or [1.0] * len(sources))
+    return source, _validator(recipe, sets, device)
+
+
+def _held_out(items: Sequence[_T]) -> list[_T]:
+    """The last few, evenly few whatever the size; at least one stays for training."""
+    count = min(MAX_HELD_OUT, max(1, round(HELD_OUT * len(items))), len(items) - 1)
+    if count < 1:
+        raise DataError("a single scene cannot be both trained on and validated on", "name data with --val")
+    return list(items[-count:])
+
+
+def _read_sets(folders: Sequence[Path]) -> list[PairSet]:
+    from dehaze.data.reside import discover
+
+    return [_read_pairs(folder.name, discover(folder, "test").require_sound().pairs) for folder in folders]
+
+
+def _read_pairs(name: str, pairs: Sequence[Any]) -> PairSet:
+    from dehaze.data.reside import read_pair
+
+    return PairSet(name, tuple(read_pair(p) for p in pairs))
+
+
+def _synthetic(name: str, frames: Sequence[Frame]) -> PairSet:
+    """Hazy pictures by SOTS indoor's rule (A = 1, beta = 1) over held-out frames."""
+    from dehaze.data.depth import hazy_and_clear
+
+    return PairSet(name, tuple(hazy_and_clear(frame) for frame in frames))
+
+
+def _validator(recipe: Recipe, sets: list[PairSet], device: torch.device) -> Validator:
+    if recipe.task != "super-resolution":
+        return DehazeValidator(sets, device)
+    clear = [truth for s in sets for _, truth in s.pairs]
+    scale = int(recipe.model.get("scale", 2))
+    return SuperResolutionValidator(clear, scale, device)
+
+
+def _silence(event: str, figures: dict[str, Any]) -> None:
+    """Hear nothing."""
+
+
+def _source_commit() -> str:
+    """Commit of the code when it runs from its own checkout; empty otherwise."""
+    package = Path(__file__).parents[1]
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--show-toplevel", "HEAD"],
+            cwd=package,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    root, commit = done.stdout.split()[-2:]
+    return commit if Path(root).resolve() == package.parents[1].resolve() else ""
