@@ -1,0 +1,12 @@
+"""How many threads compress a picture."""
+
+from __future__ import annotations
+
+import os
+
+_MOST = 4
+
+
+def workers() -> int:
+    """As many as this process has cores, up to four: beyond that memory is the limit."""
+    return min(_MOST, os.cpu_count() or 1)
