@@ -59,7 +59,7 @@ class Reporter(Protocol):
     """Told what happens; writes logs and shows progress."""
 
     def step(self, figures: dict[str, float]) -> None:
-        """Called now and then with ``step``, ``lr``, losses, ``pictures_per_s`` and ``seconds_left``."""
+        """Called now and then with ``step``, ``steps``, ``lr``, ``pictures_per_s``, ``seconds_left``, losses."""
         ...
 
     def validation(self, figures: dict[str, float], best: bool) -> None:
@@ -381,6 +381,7 @@ class Trainer:
             self.reporter.step(
                 {
                     "step": self.progress.step,
+                    "steps": self.steps,
                     **losses,
                     "lr": self.optimiser.param_groups[0]["lr"],
                     "pictures_per_s": speed,

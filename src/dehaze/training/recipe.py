@@ -146,8 +146,15 @@ def recipe_names() -> list[str]:
     return sorted(Path(str(f)).stem for f in folder.iterdir() if str(f).endswith(".toml"))
 
 
-def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> Recipe:
+def load_recipe(
+    name_or_path: str, overrides: dict[str, str] | None = None, *, steps: int | None = None
+) -> Recipe:
     """Read a recipe by name or path and apply overrides such as ``{"optimiser.lr": "1e-3"}``.
+
+    Args:
+        name_or_path: A name from `recipe_names` or a ``.toml`` file.
+        overrides: Setting, named with dots, to TOML value.
+        steps: Steps of the whole run, shared among its stages; None keeps the recipe's.
 
     Raises:
         UsageError: Unknown recipe, unknown setting, or a value of the wrong kind.
@@ -170,6 +177,8 @@ def load_recipe(name_or_path: str, overrides: dict[str, str] | None = None) -> R
     recipe = recipe_from_dict(values, name_or_path)
     for key, value in (overrides or {}).items():
         recipe = override(recipe, key, value)
+    if steps is not None:
+        recipe = _scale_steps(recipe, steps)
     _check(recipe)
     return recipe
 
@@ -211,16 +220,12 @@ def override(recipe: Recipe, key: str, text: str) -> Recipe:
     return recipe_from_dict(values, f"--set {key}={text}")
 
 
-def scale_steps(recipe: Recipe, steps: int, epoch_size: int) -> Recipe:
-    """Give the run `steps` steps in all, shared among its stages as before."""
-    ends = recipe.stage_ends(epoch_size)
-    lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    scaled = [max(1, round(steps * length / ends[-1])) for length in lengths]
-    scaled[-1] = max(1, steps - sum(scaled[:-1]))
-    stages = tuple(
-        replace(stage, steps=count, epochs=0) for stage, count in zip(recipe.stages, scaled, strict=True)
-    )
-    return replace(recipe, stages=stages)
+def _scale_steps(recipe: Recipe, steps: int) -> Recipe:
+    lengths = [stage.steps or stage.epochs for stage in recipe.stages]
+    scaled = [round(steps * length / sum(lengths)) for length in lengths]
+    scaled[-1] = steps - sum(scaled[:-1])
+    stages = zip(recipe.stages, scaled, strict=True)
+    return replace(recipe, stages=tuple(replace(s, steps=n, epochs=0) for s, n in stages if n > 0))
 
 
 def _check(recipe: Recipe) -> None:

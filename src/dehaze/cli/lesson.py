@@ -1,0 +1,301 @@
+"""What `dehaze train` and `dehaze distill` share: flags to a request, events and an outcome to words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dehaze.cli.errors import ExitStatus
+from dehaze.errors import UsageError
+
+if TYPE_CHECKING:
+    from dehaze.cli.output import Bar, Output
+    from dehaze.training.recipe import Recipe
+    from dehaze.training.session import Plan, Request
+
+DATA, RECIPE, RUN = "Data", "Recipe", "Run"
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", rich_help_panel=DATA, help="RESIDE, or any folder of pairs."),
+]
+ClearOption = Annotated[
+    list[Path],
+    typer.Option("--clear", metavar="DIR", rich_help_panel=DATA, help="Clear pictures to make haze over."),
+]
+DepthOption = Annotated[
+    list[str],
+    typer.Option(
+        "--depth",
+        metavar="DIR|pseudo",
+        rich_help_panel=DATA,
+        help="Their depth maps, same names; 'pseudo' draws plausible depth. One for each --clear.",
+    ),
+]
+ShareOption = Annotated[
+    list[float],
+    typer.Option(
+        "--share", rich_help_panel=DATA, help="Weight of each --clear in a batch. Without it: equal."
+    ),
+]
+ValidationOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--val",
+        metavar="DIR",
+        rich_help_panel=DATA,
+        help="Pairs to validate on. Without it: a few scenes are held out.",
+    ),
+]
+DataNameOption = Annotated[
+    list[str],
+    typer.Option(
+        "--data-name", rich_help_panel=DATA, help="What the data is and its terms, for the checkpoint."
+    ),
+]
+LicenceOption = Annotated[
+    str,
+    typer.Option("--licence", rich_help_panel=DATA, help="Terms of the weights, for the checkpoint."),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "-R",
+        "--recipe",
+        metavar="NAME|FILE",
+        rich_help_panel=RECIPE,
+        show_default=False,
+        help="Recipe in the package or a TOML file; 'paper' is section 4.3 as written.",
+    ),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        rich_help_panel=RECIPE,
+        help="Override any setting of the recipe, such as optimiser.clip=0.5.",
+    ),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", min=1, rich_help_panel=RECIPE, help="Steps in all, shared among the recipe's stages."
+    ),
+]
+LrOption = Annotated[float | None, typer.Option("--lr", rich_help_panel=RECIPE, help="Peak learning rate.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", rich_help_panel=RECIPE, help="Seed of weights and batches.")
+]
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="DIR",
+        rich_help_panel=RUN,
+        show_default=False,
+        help="Folder of the run; one that holds a run is resumed. Without it: runs/<recipe>.",
+    ),
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-minutes",
+        min=0,
+        rich_help_panel=RUN,
+        help="Stop after this long; the same command goes on from there.",
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume/--no-resume", rich_help_panel=RUN, help="Go on with a run the folder holds."),
+]
+InitialOption = Annotated[
+    str,
+    typer.Option(
+        "--init",
+        metavar="NAME|PATH",
+        rich_help_panel=RUN,
+        show_default=False,
+        help="Start from a checkpoint's weights.",
+    ),
+]
+CompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile", rich_help_panel=RUN, help="Compile the step: a minute of waiting, then faster."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Flags of a training command, as they were given."""
+
+    recipe: str
+    device: str
+    data: Path | None = None
+    clear: list[Path] = field(default_factory=list)
+    depth: list[str] = field(default_factory=list)
+    share: list[float] = field(default_factory=list)
+    val: list[Path] = field(default_factory=list)
+    data_names: list[str] = field(default_factory=list)
+    licence: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    steps: int | None = None
+    lr: float | None = None
+    seed: int | None = None
+    folder: Path | None = None
+    max_minutes: float | None = None
+    resume: bool = True
+    initial: str = ""
+    compile: bool = False
+
+
+def teach(lesson: Lesson, out: Output, *, dry_run: bool) -> None:
+    """Carry out a lesson, or say what it would do.
+
+    Raises:
+        typer.Exit: The run was interrupted.
+    """
+    from dehaze.training.session import plan, train
+
+    request = _request(lesson)
+    if dry_run:
+        _say_plan(plan(request), request, out)
+        return
+    with out.progress(request.recipe.name, unit="steps") as bar:
+        outcome = train(request, _listener(out, bar))
+    progress = outcome.progress
+    out.record(
+        {
+            "event": "done",
+            "reason": outcome.reason,
+            "step": progress.step,
+            "best_psnr": progress.best_metric,
+            "best_step": progress.best_step,
+            "checkpoint": str(outcome.checkpoint),
+        }
+    )
+    out.line(
+        f"{_REASONS[outcome.reason]} at step {progress.step} after {progress.seconds / 60:.1f} min: "
+        f"best {progress.best_metric:.2f} dB at step {progress.best_step}"
+    )
+    out.line(f"checkpoint: {outcome.checkpoint}")
+    if not outcome.finished:
+        out.line("the same command goes on from here")
+    if outcome.reason == "interrupted":
+        raise typer.Exit(ExitStatus.INTERRUPTED)
+
+
+_REASONS = {"finished": "finished", "time": "time is up", "interrupted": "interrupted"}
+
+
+def _request(lesson: Lesson) -> Request:
+    from dehaze.training.session import DataSpec, Request
+
+    recipe = _recipe(lesson)
+    return Request(
+        recipe=recipe,
+        data=DataSpec(
+            roots=(lesson.data,) if lesson.data else (),
+            clear=tuple(lesson.clear),
+            depth=tuple(lesson.depth),
+            shares=tuple(lesson.share),
+            validation=tuple(lesson.val),
+            names=tuple(lesson.data_names),
+        ),
+        folder=lesson.folder or Path("runs") / recipe.name,
+        device=lesson.device,
+        max_minutes=lesson.max_minutes,
+        resume=lesson.resume,
+        compile=lesson.compile,
+        initial=lesson.initial,
+        licence=lesson.licence,
+    )
+
+
+def _recipe(lesson: Lesson) -> Recipe:
+    from dehaze.training.recipe import load_recipe
+
+    overrides = dict(lesson.settings)
+    for text in lesson.overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes KEY=VALUE, got '{text}'", "for example: --set optimiser.clip=0.5")
+        overrides[key.strip()] = value.strip()
+    if lesson.lr is not None:
+        overrides["optimiser.lr"] = str(lesson.lr)
+    if lesson.seed is not None:
+        overrides["seed"] = str(lesson.seed)
+    return load_recipe(lesson.recipe, overrides, steps=lesson.steps)
+
+
+def _listener(out: Output, bar: Bar) -> Any:
+    def hear(event: str, figures: dict[str, Any]) -> None:
+        out.record({"event": event, **figures})
+        if event == "step":
+            _show_step(bar, figures)
+        elif event == "validation":
+            best = "  best so far" if figures["best"] else ""
+            out.line(f"step {figures['step']}: validation {figures['psnr']:.2f} dB{best}")
+        elif event == "resume":
+            out.line(f"going on from step {figures['step']} of {figures['steps']}")
+        elif event == "data":
+            out.detail("data: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
+
+    return hear
+
+
+def _show_step(bar: Bar, figures: dict[str, Any]) -> None:
+    parts = [f"{k} {v:.4f}" for k, v in figures.items() if k not in _NOT_LOSSES]
+    left = figures["seconds_left"]
+    bar.update(
+        done=figures["step"],
+        total=figures["steps"],
+        text=f"{'  '.join(parts)}  {figures['pictures_per_s']:.0f} pictures/s  {left / 60:.0f} min left",
+    )
+
+
+_NOT_LOSSES = {"step", "steps", "lr", "pictures_per_s", "seconds_left"}
+
+
+def _say_plan(found: Plan, request: Request, out: Output) -> None:
+    recipe = found.recipe.to_dict()
+    if out.as_json:
+        out.record(
+            {
+                "recipe": recipe,
+                "data": found.data,
+                "parameters": found.parameters,
+                "steps": found.steps,
+                "seconds_per_step": found.seconds_per_step,
+                "seconds": found.seconds,
+                "resumes_at": found.resumes_at,
+                "output": str(request.folder),
+            }
+        )
+        return
+    for key, value in _flatten(recipe):
+        out.data(f"{key} = {value}")
+    out.data("")
+    for key, value in found.data.items():
+        out.data(f"data {key}: {value}")
+    out.data(f"parameters: {found.parameters:,}")
+    out.data(f"steps: {found.steps:,}" + (f" (from step {found.resumes_at:,})" if found.resumes_at else ""))
+    speeds = ", ".join(f"{1000 * s:.0f} ms" for s in found.seconds_per_step)
+    out.data(f"time: about {found.seconds / 60:.0f} min without validation (a step at each stage: {speeds})")
+    out.data(f"output: {request.folder}")
+
+
+def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [pair for k, v in value.items() for pair in _flatten(v, f"{prefix}{k}.")]
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+        return [pair for i, v in enumerate(value) for pair in _flatten(v, f"{prefix}{i}.")]
+    return [(prefix[:-1], value)]
