@@ -82,7 +82,7 @@ def compare(before: Report, now: Report, tolerance: float) -> Comparison:
         )
     changes = [
         *_cost_changes(before, now, tolerance, same_speed, notes),
-        *_quality_changes(before.quality, now.quality, tolerance, notes),
+        *_quality_changes(before, now, tolerance, notes),
         *_flicker_changes(before.flicker, now.flicker, tolerance),
     ]
     if not changes:
@@ -145,35 +145,34 @@ def _process_changes(subject: str, before: CostRow, now: CostRow, tolerance: flo
         )
 
 
-def _quality_changes(
-    before: QualityReport | None, now: QualityReport | None, tolerance: float, notes: list[str]
-) -> Iterator[Change]:
-    if before is None or now is None:
-        return
-    for what in ("identity", "channel", "resolution"):
-        old, new = getattr(before, what), getattr(now, what)
-        if old != new:
-            name = {"identity": "data set", "channel": "channel", "resolution": "--resolution"}[what]
-            notes.append(f"quality is not compared: the report has another {name} ({before.data}, {old})")
-            return
-    current = {row.method: row for row in now.rows}
-    for row in before.rows:
-        if row.method in current:
-            yield from _row_changes(row, current[row.method], tolerance)
-        else:
-            notes.append(f"{row.method}: quality in the report, not measured now")
+def _quality_changes(before: Report, now: Report, tolerance: float, notes: list[str]) -> Iterator[Change]:
+    current = {(_quality_key(part), row.method): row for part in now.quality for row in part.rows}
+    for part in before.quality:
+        for row in part.rows:
+            match = current.get((_quality_key(part), row.method))
+            if match is not None:
+                yield from _row_changes(f"{row.method}, {part.data}", row, match, tolerance)
+            elif now.quality:
+                notes.append(
+                    f"{row.method}: quality on {part.data} (these files, {part.channel}, resolution "
+                    f"{part.resolution}) is in the report, not measured now"
+                )
 
 
-def _row_changes(before: QualityRow, now: QualityRow, tolerance: float) -> Iterator[Change]:
+def _quality_key(part: QualityReport) -> tuple[str, str, str]:
+    return part.identity, part.channel, part.resolution
+
+
+def _row_changes(subject: str, before: QualityRow, now: QualityRow, tolerance: float) -> Iterator[Change]:
     old, new = before.overall, now.overall
     error = 10 ** ((old.psnr.mean - new.psnr.mean) / 10) - 1
     noise = 10 ** (_paired_noise(before, now, "psnr") / 10) - 1
-    yield _change(before.method, "PSNR, dB", old.psnr.mean, new.psnr.mean, error, noise, tolerance)
+    yield _change(subject, "PSNR, dB", old.psnr.mean, new.psnr.mean, error, noise, tolerance)
     miss = max(1 - old.ssim.mean, _EXACT)
     error, noise = (old.ssim.mean - new.ssim.mean) / miss, _paired_noise(before, now, "ssim") / miss
-    yield _change(before.method, "SSIM", old.ssim.mean, new.ssim.mean, error, noise, tolerance)
+    yield _change(subject, "SSIM", old.ssim.mean, new.ssim.mean, error, noise, tolerance)
     more = (new.worse - old.worse) / new.pictures
-    yield _change(before.method, "worse than untouched", old.worse, new.worse, more, _EXACT, tolerance)
+    yield _change(subject, "worse than untouched", old.worse, new.worse, more, _EXACT, tolerance)
 
 
 def _paired_noise(before: QualityRow, now: QualityRow, metric: str) -> float:

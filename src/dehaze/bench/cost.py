@@ -23,6 +23,7 @@ from dehaze.bench.contenders import Contender
 from dehaze.bench.latency import Case, Laps, Stopwatch, Timing, interleave
 from dehaze.bench.quality import Pixels
 from dehaze.bench.report import CostRow
+from dehaze.dehazer import Dehazer
 from dehaze.errors import DehazeError
 from dehaze.models import count_parameters
 
@@ -121,13 +122,12 @@ def _cases(contender: Contender, size: Size, batch: int) -> dict[str, Case]:
     jpeg = as_jpeg(hazy_picture(*size))
     cases: dict[str, Case] = {"files": lambda: file_to_file(contender.answer, jpeg)}
     if contender.dehazer is not None:
-        cases["network"] = _network_case(contender, size, batch)
+        cases["network"] = network_case(contender.dehazer, size, batch)
     return cases
 
 
-def _network_case(contender: Contender, size: Size, batch: int) -> Case:
-    dehazer = contender.dehazer
-    assert dehazer is not None
+def network_case(dehazer: Dehazer, size: Size, batch: int) -> Case:
+    """One call of the network alone, on tensors that lie on the device, for pictures of a size."""
     height, width = dehazer.working_shape(size[1], size[0])
     device = torch.device(dehazer.info.device)
     x = torch.rand(batch, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)

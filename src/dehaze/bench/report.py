@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-import types
-import typing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dehaze.bench.environment import Environment
 from dehaze.bench.latency import Timing
+from dehaze.bench.plain import build
 from dehaze.bench.quality import Quality, Score, Spread
 from dehaze.errors import DataError
 
@@ -120,9 +117,8 @@ class QualityReport:
     """Quality on one data set.
 
     Attributes:
-        data: The folder, as it was given.
+        data: Name of the data set, its folders as they were given.
         identity: Hash of the pairs' names and file sizes: equal for equal data sets wherever they lie.
-        layout: What kind of data set was recognised.
         channel: ``rgb`` or ``y``.
         convention: How PSNR and SSIM are computed, in words.
         resolution: As asked for: auto, full or a number.
@@ -131,7 +127,6 @@ class QualityReport:
 
     data: str
     identity: str
-    layout: str
     channel: str
     convention: str
     resolution: str
@@ -158,7 +153,7 @@ class Report:
         date: When, ISO 8601 in UTC.
         environment: On what.
         cost: Costs, if measured.
-        quality: Quality, if measured.
+        quality: Quality on each data set, if measured.
         flicker: Steadiness on video, if measured.
         notes: What a reader must know.
         version: Of this format.
@@ -168,7 +163,7 @@ class Report:
     date: str
     environment: Environment
     cost: list[CostRow] = field(default_factory=list)
-    quality: QualityReport | None = None
+    quality: list[QualityReport] = field(default_factory=list)
     flicker: list[FlickerRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     version: int = REPORT_VERSION
@@ -201,40 +196,8 @@ def read_report(path: Path) -> Report:
             "upgrade with: pip install --upgrade dehaze-cli",
         )
     try:
-        report = _build(Report, values)
+        report = build(Report, values)
     except (TypeError, ValueError, KeyError) as error:
         raise DataError(f"the report {path} is damaged: {error}", hint) from error
     assert isinstance(report, Report)
     return report
-
-
-def _build(kind: Any, value: Any, where: str = "report") -> Any:
-    """Turn JSON values into what a type annotation asks for.
-
-    Raises:
-        TypeError: A value is of another type.
-    """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        optional = [a for a in arguments if a is not type(None)]
-        return None if value is None else _build(optional[0], value, where)
-    if origin is list:
-        return [_build(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(_expect(value, list, where))]
-    if origin is dict:
-        return {k: _build(arguments[1], v, f"{where}.{k}") for k, v in _expect(value, dict, where).items()}
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        known = {k: v for k, v in _expect(value, dict, where).items() if k in hints}
-        return kind(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in known.items()})  # type: ignore[operator]
-    if kind is float:
-        number = float(_expect(value, int | float, where))
-        if not math.isfinite(number):
-            raise ValueError(f"{where} is {number}")
-        return number
-    return _expect(value, kind, where)
-
-
-def _expect(value: Any, kind: Any, where: str) -> Any:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{where} is {value!r}, expected {getattr(kind, '__name__', kind)}")
-    return value
