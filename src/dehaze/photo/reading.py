@@ -19,7 +19,6 @@ from PIL import (
     Image,
     JpegImagePlugin,
     PngImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
@@ -85,6 +84,7 @@ class _Found:
     png_text: list[png.Chunk] = field(default_factory=list)
     png_colour: list[png.Chunk] = field(default_factory=list)
     subsampling: int = 0
+    mask: bool = False
     lossless: bool = False
     notices: list[str] = field(default_factory=list)
 
@@ -197,6 +197,7 @@ def _finish(format: str, found: _Found) -> Photo:
             png_chunks=tuple(found.png_text),
             png_colour=tuple(found.png_colour),
             subsampling=found.subsampling,
+            mask=found.mask,
             lossless=found.lossless,
         ),
         notices=notices,
@@ -348,7 +349,8 @@ def _decode_tiff_page(source: _Source, page: ifd.Directory, notices: list[str]) 
         samples = tiff.decode(source.data, page)
         if photometric == tiff.CMYK:
             return _from_cmyk(samples, icc, notices)
-        return _Found(_known_channels(samples, page, notices), icc=icc, notices=notices)
+        samples, mask = _known_channels(samples, page, notices)
+        return _Found(samples, icc=icc, mask=mask, notices=notices)
     depth, formats = tiff.depth(page), set(page.numbers(tiff.SAMPLE_FORMAT))
     if depth > 8 or not formats <= {1}:
         kind = "floating point" if 3 in formats else "bit"
@@ -356,25 +358,21 @@ def _decode_tiff_page(source: _Source, page: ifd.Directory, notices: list[str]) 
             f"{source.name} has {depth}-{kind} samples of a kind that dehaze cannot read",
             "export it as a TIFF of 8 or 16 bits a sample",
         )
-    image = TiffImagePlugin.TiffImageFile(io.BytesIO(tiff.pixels_only(source.data, page)))
-    # Given its memory, the decoder does not apply Pillow's own limit on pixels.
-    image.im = Image.new(image.mode, image.size).im
-    return _from_pillow(image, icc, notices)
+    return _from_pillow(tiff.open_page(tiff.pixels_only(source.data, page)), icc, notices)
 
 
-def _known_channels(samples: Samples, page: ifd.Directory, notices: list[str]) -> Samples:
-    """Keep colour and alpha, not multiplied; drop any other channels."""
+def _known_channels(samples: Samples, page: ifd.Directory, notices: list[str]) -> tuple[Samples, bool]:
+    """Keep colours and the first channel beyond, not multiplied; tell whether that is a mask, not alpha."""
     colours = 3 if page.number(tiff.PHOTOMETRIC, tiff.BLACK_IS_ZERO) == tiff.RGB else 1
     if samples.shape[2] < colours:
         raise ValueError("its header is damaged")
-    extra = page.numbers(tiff.EXTRA_SAMPLES)
-    has_alpha = samples.shape[2] > colours and extra[:1] in ((tiff.ASSOCIATED,), (tiff.UNASSOCIATED,))
-    if samples.shape[2] > colours + has_alpha:
-        notices.append("its extra channels, which are neither colour nor transparency, were left out")
-    samples = samples[..., : colours + has_alpha]
-    if has_alpha and extra[0] == tiff.ASSOCIATED:
+    if samples.shape[2] > colours + 1:
+        notices.append("its extra channels after the first, which are not colours, were left out")
+        samples = samples[..., : colours + 1]
+    meaning = page.number(tiff.EXTRA_SAMPLES, 0)
+    if samples.shape[2] > colours and meaning == tiff.ASSOCIATED:
         samples = _divided_by_alpha(samples)
-    return samples
+    return samples, samples.shape[2] > colours and meaning not in (tiff.ASSOCIATED, tiff.UNASSOCIATED)
 
 
 def _divided_by_alpha(samples: Samples) -> Samples:

@@ -8,14 +8,15 @@ conversion (palette, JPEG inside TIFF, Lab...) go to Pillow.
 
 from __future__ import annotations
 
+import io
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, TiffImagePlugin
 
 from dehaze.photo import ifd
 from dehaze.photo.exif import INCH, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION
@@ -28,7 +29,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK = 0, 1, 2, 5
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 SAMPLES, SUBFILE, PLANAR, PREDICTOR, EXTRA_SAMPLES, SAMPLE_FORMAT = 277, 254, 284, 317, 338, 339
 LAYERS, DNG_VERSION = 37724, 50706
-ASSOCIATED, UNASSOCIATED = 1, 2
+_UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2
 
 _STRIPS, _TILES = (273, 279), (324, 325)
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
@@ -127,6 +128,14 @@ def decode(data: bytes, page: Directory) -> Samples:
     return samples
 
 
+def open_page(data: bytes) -> Image.Image:
+    """Open the first page with Pillow, whatever its size: the caller has checked it."""
+    image = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
+    # Given its memory, the decoder does not apply Pillow's own limit on pixels.
+    image.im = Image.new(image.mode, image.size).im
+    return image
+
+
 def pixels_only(data: bytes, page: Directory) -> bytes:
     """The file with a first page that has nothing but its pixels, for Pillow."""
     bare = Directory(page.order)
@@ -161,6 +170,7 @@ def encode(
     xmp: bytes = b"",
     photoshop: bytes = b"",
     dpi: tuple[float, float] | None = None,
+    mask: bool = False,
 ) -> bytes:
     """Make a TIFF file: one page, deflate with horizontal differences.
 
@@ -171,6 +181,7 @@ def encode(
         xmp: XMP packet.
         photoshop: Photoshop image resources.
         dpi: Pixels an inch.
+        mask: The last channel of two or four is not transparency.
 
     Raises:
         ValueError: The file would be larger than TIFF allows, 4 GiB.
@@ -184,6 +195,8 @@ def encode(
     if sum(sizes) + 2**24 > _CLASSIC_LIMIT:
         raise ValueError("it would be larger than 4 GiB, which TIFF cannot hold")
     _describe(page, samples, rows)
+    if channels in (2, 4):
+        page.put(EXTRA_SAMPLES, ifd.SHORT, _UNSPECIFIED if mask else UNASSOCIATED)
     page.put(_STRIPS[0], ifd.LONG, *(8 + sum(sizes[:i]) for i in range(len(sizes))))
     page.put(_STRIPS[1], ifd.LONG, *sizes)
     for tag, content, kind in (
@@ -216,8 +229,6 @@ def _describe(page: Directory, samples: Samples, rows: int) -> None:
     page.put(PLANAR, ifd.SHORT, 1)
     page.put(PREDICTOR, ifd.SHORT, _HORIZONTAL)
     page.put(SAMPLE_FORMAT, ifd.SHORT, *[1] * channels)
-    if channels in (2, 4):
-        page.put(EXTRA_SAMPLES, ifd.SHORT, UNASSOCIATED)
 
 
 def _compress(samples: Samples, rows: int, order: str) -> list[bytes]:
@@ -251,21 +262,17 @@ def _decode_gray(data: bytes, page: Directory, count: int) -> Samples:
     tile = page.number(_TILE_WIDTH, 0) * count
     if tile:
         gray.put(_TILE_WIDTH, ifd.LONG, tile)
-    file = np.frombuffer(_with_page(data, gray), np.uint8)
-    try:
-        samples = cv2.imdecode(file, cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ValueError("its pixels are damaged") from error
-    expected = np.dtype(np.uint8 if bits == 8 else np.uint16)
-    if samples is None or samples.shape != (page.number(HEIGHT, 0), width) or samples.dtype != expected:
-        raise ValueError("its pixels are damaged")
+    samples = np.array(open_page(_with_page(data, gray)))
+    samples = samples.astype(np.uint8 if bits == 8 else np.uint16, copy=False)
+    if samples.shape != (page.number(HEIGHT, 0), width):
+        raise ValueError("its header is damaged")
     if page.number(PREDICTOR, 1) == _HORIZONTAL:
         step = tile or width
         for start in range(0, width, step):
             block = samples[:, start : start + step].reshape(len(samples), -1, count)
-            np.cumsum(block, axis=1, dtype=expected, out=block)
+            np.cumsum(block, axis=1, dtype=samples.dtype, out=block)
             samples[:, start : start + step] = block.reshape(len(samples), -1)
-    return np.asarray(samples)
+    return samples
 
 
 def _plane(page: Directory, index: int, count: int) -> Directory:

@@ -32,6 +32,7 @@ class PhotoInfo:
         png_chunks: (type, content) of PNG's text chunks.
         png_colour: (type, content) of PNG's colour chunks other than the profile.
         subsampling: JPEG chroma: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0.
+        mask: A TIFF's alpha is a stored mask, such as a saved selection, and not transparency.
         lossless: The file's compression lost nothing (known for WebP).
     """
 
@@ -47,6 +48,7 @@ class PhotoInfo:
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     png_colour: tuple[tuple[bytes, bytes], ...] = ()
     subsampling: int = 0
+    mask: bool = False
     lossless: bool = False
 
 

@@ -119,6 +119,9 @@ def _check_options(chosen: Format, quality: int | None, metadata: str, bit_depth
 def _prepare(photo: Photo, chosen: Format, quality: int | None, *, strip: bool, bit_depth: str | int) -> _Job:
     """Bring pixels and metadata to what the format can hold."""
     alpha = photo.alpha
+    if photo.info.mask and chosen.name != "TIFF":
+        alpha = None
+        photo.note(f"its mask channel was left out: {chosen.name} has no place for it")
     gray = photo.gray and chosen.gray and (alpha is None or chosen.gray_alpha)
     samples, info = photo.pixels, photo.info
     if _must_become_srgb(info, chosen, gray=gray):
@@ -273,6 +276,7 @@ def _encode_tiff(job: _Job) -> bytes:
         xmp=info.xmp,
         photoshop=info.photoshop,
         dpi=info.dpi,
+        mask=info.mask,
     )
 
 
