@@ -34,8 +34,9 @@ LEAST_SIDE = 8
 """Pooling stops at this side: the coarse maps of a small network would else shrink to a few positions, whose
 affinities say nothing. Ours; pictures of the paper's size never get there."""
 
-BLOCK = 2**23
-"""Entries of S held at a time, over the whole batch: 32 MiB in float32 for each of a few temporaries."""
+CPU_BLOCK, GPU_BLOCK = 2**20, 2**24
+"""Entries of S held at a time, over the whole batch: 4 and 64 MiB in float32 for each of a few temporaries.
+Caches are small, and a GPU pays for every launch."""
 
 SHORTEST = 1e-4
 """Feature vectors shorter than this are not stretched to length one; it bounds the gradient at zero."""
@@ -48,7 +49,7 @@ def affinity_loss(
     measure: Measure = "l2",
     pool: float = POOL,
     temperature: float = TEMPERATURE,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> Tensor:
     """Compare the affinities of two maps; gradients flow into both.
 
@@ -58,7 +59,8 @@ def affinity_loss(
         measure: ``l2`` (eq. 12), ``l1``, or ``kl`` (eq. 11).
         pool: See `pool_to_common`.
         temperature: See `divergence`.
-        block: Entries of S held at a time by ``l1`` and ``kl``; changes memory and speed, not the value.
+        block: Entries of S held at a time by ``l1`` and ``kl``, None for what suits the device; it changes
+            memory and speed, not the value.
 
     Returns:
         A scalar, averaged over the batch, in float32 (float64 for float64 maps).
@@ -84,7 +86,7 @@ def compare(
     teacher: Tensor,
     measure: Measure = "l2",
     temperature: float = TEMPERATURE,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> Tensor:
     """Compare the affinities of maps (B, *, h, w) that are pooled already; see `affinity_loss`."""
     with _full_precision(student.device):
@@ -121,14 +123,14 @@ def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (_energy(own) - 2 * _energy(cross) + _energy(target)).mean()
 
 
-def absolute_distance(student: Tensor, teacher: Tensor, block: int = BLOCK) -> Tensor:
+def absolute_distance(student: Tensor, teacher: Tensor, block: int | None = None) -> Tensor:
     """Mean absolute difference of the entries of S, in blocks of rows; arguments as `squared_distance`."""
     batch, positions, _ = student.shape
     return _over_rows(_absolute_rows, student, teacher, block) / (batch * positions**2)
 
 
 def divergence(
-    student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE, block: int = BLOCK
+    student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE, block: int | None = None
 ) -> Tensor:
     """Kullback-Leibler divergence KL(H || C) of student from teacher (eq. 11), averaged over rows.
 
@@ -146,9 +148,10 @@ def divergence(
     return _over_rows(_divergence_rows, student * scale, teacher * scale, block) / (batch * positions)
 
 
-def _over_rows(part: _RowLoss, student: Tensor, teacher: Tensor, block: int) -> Tensor:
+def _over_rows(part: _RowLoss, student: Tensor, teacher: Tensor, block: int | None) -> Tensor:
     """Add up `part` over blocks of rows, each recomputed in the backward pass so that none is kept."""
     batch, positions, _ = student.shape
+    block = block or (CPU_BLOCK if student.device.type == "cpu" else GPU_BLOCK)
     rows = max(1, block // (batch * positions))
     total = student.new_zeros(())
     for start in range(0, positions, rows):
