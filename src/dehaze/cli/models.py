@@ -208,7 +208,7 @@ def push(
         return
     if not yes:
         _ask(plan)
-    address = publish.send(plan)
+    address = publish.send(plan, progress=not quiet and out.console.is_terminal)
     out.record({"address": str(address), "sha256": plan.sha256, "bytes": plan.bytes})
     if not as_json:
         out.data(str(address))

@@ -62,7 +62,7 @@ def _answered(error: errors.HfHubHTTPError, address: Address) -> ModelError:
             f"{address.repository} has no file '{address.file}' at revision '{address.revision}'",
             f"see the ones it has at {page}/tree/{address.revision}",
         )
-    if status == 401 and "invalid" in str(error).lower():
+    if status == 401 and "Invalid credentials" in str(error):
         return ModelError(
             f"{constants.ENDPOINT} does not accept your token", "set HF_TOKEN to a valid one, or unset it"
         )

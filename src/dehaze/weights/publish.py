@@ -82,8 +82,12 @@ def plan(repository: str, checkpoint: Path, *, public: bool = False) -> Plan:
     )
 
 
-def send(what: Plan) -> Address:
+def send(what: Plan, *, progress: bool = False) -> Address:
     """Carry out a plan: create the repository if need be, then one commit with the checkpoint and its card.
+
+    Args:
+        what: The plan.
+        progress: Let the client show its progress bar on stderr.
 
     Returns:
         The address of the file, by its commit.
@@ -92,7 +96,10 @@ def send(what: Plan) -> Address:
         ModelError: The Hub refuses, or cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    if not progress:
+        disable_progress_bars()
     api = HfApi()
     repository = what.address.repository
     try:
