@@ -1,0 +1,458 @@
+"""Writing a video: the encoder, the copied streams, and a file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.codec import Codec
+from av.codec.codec import UnknownCodecError
+from av.codec.context import Flags, ThreadType
+from av.container import OutputContainer
+from av.stream import Stream
+
+from dehaze.errors import UsageError, VideoError
+from dehaze.machine import available_cpus
+from dehaze.video.colour import Encoder as ToFrame
+from dehaze.video.colour import Pixels, bits, has_alpha, output_colour, output_format
+from dehaze.video.source import Look, Parcel, Source, is_live, is_pattern
+
+DEFAULT_CODEC = "libx264"
+DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libvpx": 8, "libsvtav1": 26}
+"""Hardly visible losses; other encoders keep their own default."""
+
+_DEFAULT_CQ = 20
+_DEFAULT_QSCALE = 3
+
+ALIASES = {
+    "h264": "libx264",
+    "h265": "libx265",
+    "hevc": "libx265",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+    "prores": "prores_ks",
+}
+"""Short names of --codec for the encoder that is used for it."""
+
+_WITHOUT_TIMES = frozenset({"avi", "image2"})
+"""Formats that store a frame rate instead of a time for each frame."""
+
+_MOV = frozenset({"mp4", "mov", "3gp", "3g2", "ipod", "f4v"})
+_STATES_ASPECT = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"})
+"""Codecs that store the shape of a pixel themselves; PyAV cannot tell it to a container."""
+
+_WITH_ROTATION = _MOV | {"matroska"}
+"""Formats that can say how the frames are to be turned."""
+
+_PICTURE_CODECS = {
+    ".jpg": "mjpeg",
+    ".jpeg": "mjpeg",
+    ".png": "png",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".bmp": "bmp",
+}
+_MPEG4_MAX_TICKS = 65535
+_MIN_TIMESCALE, _MAX_TIMESCALE = 10_000, 1_000_000
+_QSCALE_UNIT = 118
+"""FFmpeg's FF_QP2LAMBDA."""
+_QSCALE_CODECS = frozenset({"mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "msmpeg4v3", "flv1", "h263"})
+
+_SPEED = {
+    "libvpx-vp9": {"b": "0", "cpu-used": "2", "row-mt": "1"},
+    "libvpx": {"b": "20M", "cpu-used": "4"},
+}
+
+_STALE_TAGS = frozenset(
+    (
+        *(
+            "encoder",
+            "duration",
+            "major_brand",
+            "minor_version",
+            "compatible_brands",
+            "bps",
+            "number_of_frames",
+        ),
+        *("number_of_bytes", "_statistics_writing_app", "_statistics_writing_date_utc", "_statistics_tags"),
+    )
+)
+"""Metadata that describes the file it stood in, not what it shows."""
+
+
+def default_target(name: str) -> Path:
+    """`<stem>_dehazed.mp4` beside the source.
+
+    Raises:
+        UsageError: The source is a URL or a camera, beside which nothing can be written.
+    """
+    if is_live(name):
+        raise UsageError(f"{name} is a stream: say where the video goes", "use: -o camera.mp4")
+    path = Path(name)
+    stem = path.stem.split("%")[0].rstrip("_-. ") if is_pattern(name) else path.stem
+    return path.with_name(f"{stem or 'frames'}_dehazed.mp4")
+
+
+class Sink:
+    """A video being written. Nothing stands at the target before `finish`, except for image sequences.
+
+    Args:
+        target: The file, or a pattern of numbered pictures.
+        source: Where the frames come from; its other streams, chapters and metadata are taken over.
+        look: Of the source's frames.
+        codec: Name of an encoder or a short name for one; None for H.264 or what the container prefers.
+        crf: Quality, lower is better, in the encoder's own scale; None for a good one.
+        audio: ``copy`` or ``none``.
+        notice: Told in a sentence what cannot be kept.
+
+    Attributes:
+        codec_name: The encoder.
+
+    Raises:
+        UsageError: The container or the codec is unknown, or they do not go together.
+        VideoError: The encoder refuses the video, or the target cannot be written.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        source: Source,
+        look: Look,
+        *,
+        codec: str | None,
+        crf: int | None,
+        audio: str,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._target, self._source, self._look, self._notice = target, source, look, notice
+        self._is_sequence = is_pattern(str(target))
+        self._part = target if self._is_sequence else part_path(target)
+        self._last_dts: dict[int, int] = {}
+        self._last_pts: int | None = None
+        self._container = self._open()
+        try:
+            self._encoder = _find_encoder(self._container, codec, target, notice)
+            self.codec_name = self._encoder.name
+            self._stream = self._add_video(crf)
+            self._copies = self._add_copies(audio)
+            self._take_over_metadata()
+            with self._writing(f"{self.codec_name} cannot encode this video"):
+                self._container.start_encoding()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def write(self, pixels: Pixels, parcel: Parcel) -> None:
+        """Encode a frame's dehazed pixels (H, W, 3), as coded, at the parcel's time."""
+        if self._turns:
+            pixels = self._look.orientation.upright(pixels)
+        frame = self._to_frame(pixels)
+        frame.time_base = self._time_base
+        frame.pts = self._tick(parcel.pts * self._source.time_base)
+        frame.duration = round(parcel.duration * self._source.time_base / self._time_base)
+        with self._writing(f"cannot write {self._target}"):
+            self._container.mux(self._stream.encode(frame))
+
+    def copy(self, packet: av.Packet[Any]) -> None:
+        """Copy a packet of another stream if it is kept, its times less the source's offset."""
+        stream = self._copies.get(packet.stream_index)
+        if stream is None:
+            return
+        shift = round(self._source.offset / packet.time_base)
+        dts = packet.dts if packet.dts is not None else packet.pts
+        assert dts is not None
+        dts = max(dts - shift, self._last_dts.get(stream.index, dts - shift - 1) + 1)
+        self._last_dts[stream.index] = dts
+        packet.pts = dts if packet.pts is None else max(packet.pts - shift, dts)
+        packet.dts = dts
+        packet.stream = stream
+        with self._writing(f"cannot write {self._target}"):
+            self._container.mux(packet)
+
+    def finish(self, target: Path | None = None) -> Path:
+        """Flush the encoder and put the file in its place.
+
+        Args:
+            target: Another place than the one asked for, in the same directory.
+        """
+        place = self._target if target is None else target
+        try:
+            with self._writing(f"cannot write {place}"):
+                self._container.mux(self._stream.encode(None))
+                self._container.close()
+                if not self._is_sequence:
+                    self._part.replace(place)
+        except BaseException:
+            self.abandon()
+            raise
+        return place
+
+    def abandon(self) -> None:
+        """Leave no file behind; whole pictures of a sequence stay."""
+        with suppress(av.FFmpegError, OSError):  # The file is about to go.
+            self._container.close()
+        if not self._is_sequence:
+            self._part.unlink(missing_ok=True)
+
+    def _open(self) -> OutputContainer:
+        if self._is_sequence:
+            options = {"atomic_writing": "1", "start_number": str(self._source.first_number)}
+        else:
+            # MP4 keeps the beginning of each stream in this unit, by default whole milliseconds.
+            options = {"movie_timescale": str(_timescale(self._source.time_base))}
+        form = "image2" if self._is_sequence else None
+        try:
+            container = av.open(str(self._part), "w", format=form, container_options=options)
+        except ValueError as error:
+            known = ".mp4, .mov, .mkv, .webm, .avi or numbered pictures such as frames_%04d.png"
+            raise UsageError(
+                f"cannot tell what kind of video {self._target.name} is to be: expected {known}"
+            ) from error
+        if not container.default_video_codec or container.default_video_codec == "none":
+            container.close()
+            raise UsageError(f"{self._target.name}: {container.format.long_name} holds no video")
+        return container
+
+    def _add_video(self, crf: int | None) -> av.VideoStream:
+        source, look, name = self._source, self._look, self._encoder.name
+        self._turns = bool(look.matrix) and self._container.format.name not in _WITH_ROTATION
+        size = look.width, look.height
+        aspect = source.stream.sample_aspect_ratio or Fraction(1)
+        if self._turns and look.orientation.transposed:
+            size, aspect = size[::-1], 1 / (aspect or Fraction(1))
+        pix_fmt = output_format(self._encoder, look.pix_fmt, *size)
+        self._time_base = self._choose_time_base()
+        options = _quality(self._encoder, crf)
+        stream: Any = self._container.add_stream(
+            name,
+            rate=source.rate,
+            options=options,
+            time_base=self._time_base,
+            width=size[0],
+            height=size[1],
+        )
+        context = stream.codec_context
+        context.pix_fmt = pix_fmt
+        context.sample_aspect_ratio = aspect
+        context.flags |= Flags.frame_duration
+        if self._container.format.name in _WITHOUT_TIMES:
+            context.max_b_frames = 0  # Frames must be stored in the order they are shown.
+        context.thread_count = available_cpus()
+        # Slices would cost H.264 quality.
+        context.thread_type = ThreadType.FRAME if name == "libx264" else ThreadType.AUTO
+        if self._encoder.canonical_name in _QSCALE_CODECS:
+            context.flags |= Flags.qscale
+        if self._encoder.canonical_name == "hevc" and self._container.format.name in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # What Apple's players ask for.
+        self._tag_colour(context, pix_fmt)
+        if look.matrix and not self._turns:
+            stream.set_display_matrix(look.matrix)
+        self._say_what_changes(pix_fmt, aspect)
+        return stream  # type: ignore[no-any-return]
+
+    def _tag_colour(self, context: Any, pix_fmt: str) -> None:
+        look = self._look
+        colour = output_colour(look.colour, look.pix_fmt, self._encoder, look.width, look.height)
+        if not av.VideoFormat(pix_fmt).is_rgb:
+            context.colorspace, context.color_range = colour.matrix, colour.range
+        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        self._to_frame = ToFrame(colour, pix_fmt, deep=bits(look.pix_fmt) > 8)
+
+    def _say_what_changes(self, pix_fmt: str, aspect: Fraction) -> None:
+        look, name = self._look, self._encoder.name
+        if bits(pix_fmt) < bits(look.pix_fmt):
+            self._notice(f"{name} has no {bits(look.pix_fmt)} bits a channel: {bits(pix_fmt)} are kept")
+        if has_alpha(look.pix_fmt) and not av.VideoFormat(look.pix_fmt).has_palette:
+            self._notice("transparency is not kept")
+        if (look.width % 2 or look.height % 2) and "444" in pix_fmt and "444" not in look.pix_fmt:
+            self._notice(
+                f"{look.width} x {look.height} is odd, which {name} encodes only with full chroma "
+                f"({pix_fmt}); some players cannot show that"
+            )
+        if look.interlaced:
+            self._notice("interlaced frames are dehazed and encoded whole, as progressive ones")
+        if look.colour.is_hdr:
+            self._notice("the model was made for standard dynamic range; this video is HDR (tags are kept)")
+        stated = self._encoder.canonical_name in _STATES_ASPECT or self._container.format.name in _MOV
+        if aspect != 1 and not stated:
+            self._notice(f"the pixels' aspect ratio of {aspect} is not kept by {name} in this container")
+        if self._turns:
+            self._notice(
+                f"{self._container.format.name} cannot say how frames are turned: they are turned upright"
+            )
+
+    def _choose_time_base(self) -> Fraction:
+        rate, time_base = self._source.rate, self._source.time_base
+        if self._container.format.name in _WITHOUT_TIMES:
+            return 1 / rate
+        if self._encoder.canonical_name == "mpeg4" and time_base.denominator > _MPEG4_MAX_TICKS:
+            whole = 1 / rate
+            return whole if whole.denominator <= _MPEG4_MAX_TICKS else Fraction(1, 1000)
+        return time_base
+
+    def _tick(self, seconds: Fraction) -> int:
+        """A time in the encoder's unit, after the one before."""
+        pts = round(seconds / self._time_base)
+        if self._last_pts is not None and pts <= self._last_pts:
+            pts = self._last_pts + 1
+        self._last_pts = pts
+        return pts
+
+    def _add_copies(self, audio: str) -> dict[int, Stream]:
+        copies: dict[int, Stream] = {}
+        for stream in self._source.others:
+            if stream.type == "audio" and audio == "none":
+                continue
+            if not self._can_hold(stream):
+                self._notice(f"{self._container.format.name} cannot hold {describe(stream)}: left out")
+                continue
+            copy: Any = self._container.add_stream_from_template(stream, opaque=True)
+            copy.disposition = stream.disposition
+            copy.metadata.update(_fresh(stream.metadata))
+            copies[stream.index] = copy
+        return copies
+
+    def _can_hold(self, stream: Stream) -> bool:
+        """Try the stream's header in a container of the same format in memory."""
+        if self._is_sequence:
+            return False
+        try:
+            with av.open(io.BytesIO(), "w", format=self._container.format.name) as trial:
+                trial.add_stream_from_template(stream, opaque=True)
+                trial.start_encoding()
+        except (ValueError, av.FFmpegError, OSError):
+            return False
+        return True
+
+    def _take_over_metadata(self) -> None:
+        source = self._source.container
+        self._container.metadata.update(_fresh(source.metadata))
+        self._stream.metadata.update(_fresh(self._source.stream.metadata))
+        stream: Any = self._stream
+        stream.disposition = self._source.stream.disposition
+        chapters = _shifted(source.chapters(), self._source.offset, self._source.seconds)
+        if chapters:
+            self._container.set_chapters(chapters)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            reason = error.strerror or str(error)
+            hint = "free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+            raise VideoError(f"{what}: {reason}", hint) from error
+
+
+def part_path(target: Path) -> Path:
+    """Where a file is written until it is whole: hidden, beside the target, with its suffix."""
+    return target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+
+
+def describe(stream: Stream) -> str:
+    """A stream in words: kind, codec and language."""
+    context = stream.codec_context
+    parts = [f"{context.name} {stream.type}" if context is not None else stream.type]
+    language = stream.metadata.get("language", "und")
+    if language != "und":
+        parts.append(f"({language})")
+    return f"stream {stream.index}, {' '.join(parts)}"
+
+
+def _find_encoder(
+    container: OutputContainer, asked: str | None, target: Path, notice: Callable[[str], None]
+) -> Codec:
+    """The encoder for the video stream."""
+    if asked is not None:
+        encoder = _encoder(ALIASES.get(asked, asked))
+        if encoder is None:
+            short = ", ".join(ALIASES)
+            raise UsageError(f"unknown codec '{asked}'", f"expected {short} or the name of an FFmpeg encoder")
+        if encoder.type != "video":
+            raise UsageError(f"codec '{asked}' encodes {encoder.type}, not video")
+        if not _can_encode(container, encoder):
+            raise UsageError(
+                f"{target.name}: {container.format.name} cannot hold {encoder.canonical_name}",
+                "use another --codec, or -o with .mkv",
+            )
+        return encoder
+    if container.format.name == "image2":
+        return Codec(_PICTURE_CODECS.get(target.suffix.lower(), container.default_video_codec), "w")
+    preferred = container.default_video_codec
+    for name in (DEFAULT_CODEC, "h264", ALIASES.get(preferred, preferred)):
+        encoder = _encoder(name)
+        if encoder is not None and _can_encode(container, encoder):
+            if DEFAULT_CODEC not in av.codecs_available:
+                notice(f"this FFmpeg has no {DEFAULT_CODEC}: {encoder.name} is used")
+            return encoder
+    raise VideoError(f"this FFmpeg has no encoder for {container.format.name}", "name one with --codec")
+
+
+def _encoder(name: str) -> Codec | None:
+    try:
+        return Codec(name, "w")
+    except UnknownCodecError:
+        return None
+
+
+def _can_encode(container: OutputContainer, encoder: Codec) -> bool:
+    """Try to write a header for an encoder's stream in a container of the same format in memory."""
+    formats = encoder.video_formats
+    try:
+        with av.open(io.BytesIO(), "w", format=container.format.name) as trial:
+            stream: Any = trial.add_stream(encoder.name, rate=25, width=320, height=240)
+            if formats:
+                stream.pix_fmt = formats[0].name
+            trial.start_encoding()
+    except (ValueError, av.FFmpegError, OSError):
+        return False
+    return True
+
+
+def _quality(encoder: Codec, crf: int | None) -> dict[str, str]:
+    """An encoder's options for constant quality."""
+    known = {option.name for option in encoder.create().supported_options.private}
+    if "crf" in known:
+        crf = DEFAULT_CRF.get(encoder.name) if crf is None else crf
+        return _SPEED.get(encoder.name, {}) | ({} if crf is None else {"crf": str(crf)})
+    if "cq" in known:
+        return {"rc": "vbr", "cq": str(_DEFAULT_CQ if crf is None else crf), "b": "0"}
+    if encoder.canonical_name in _QSCALE_CODECS:
+        return {"global_quality": str((_DEFAULT_QSCALE if crf is None else crf) * _QSCALE_UNIT)}
+    if crf is not None:
+        raise UsageError(f"codec '{encoder.name}' has no --crf")
+    return {}
+
+
+def _timescale(time_base: Fraction) -> int:
+    """The unit that FFmpeg gives an MP4 track of a time base."""
+    ticks = time_base.denominator
+    while ticks < _MIN_TIMESCALE:
+        ticks *= 2
+    return min(ticks, _MAX_TIMESCALE)
+
+
+def _fresh(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if key.lower() not in _STALE_TAGS}
+
+
+def _shifted(chapters: Sequence[Any], offset: Fraction, seconds: float | None) -> list[Any]:
+    """Chapters of the part that is kept, in its time."""
+    kept = []
+    for chapter in chapters:
+        unit = chapter["time_base"]
+        shift = round(offset / unit)
+        last = (
+            chapter["end"] - shift if seconds is None else min(chapter["end"] - shift, round(seconds / unit))
+        )
+        first = max(chapter["start"] - shift, 0)
+        if first < last:
+            kept.append({**chapter, "start": first, "end": last})
+    return kept
