@@ -59,7 +59,7 @@ class Reporter(Protocol):
     """Told what happens; writes logs and shows progress."""
 
     def step(self, figures: dict[str, float]) -> None:
-        """Called now and then with ``step``, ``steps``, ``lr``, ``pictures_per_s``, ``seconds_left``, losses."""
+        """Called now and then: ``step``, ``steps``, ``lr``, ``pictures_per_s``, ``seconds_left``, losses."""
         ...
 
     def validation(self, figures: dict[str, float], best: bool) -> None:
@@ -163,7 +163,9 @@ class Trainer:
         self.progress = Progress()
         self._ends = recipe.stage_ends(len(source))
         self._choices = torch.Generator().manual_seed(recipe.seed)
-        self._stop = ""
+        self._interrupted = False
+        for stage in recipe.stages:
+            process.share(stage.batch)  # refuses now what would fail at a late stage
 
     @property
     def steps(self) -> int:
@@ -200,13 +202,14 @@ class Trainer:
         """
         if self.progress.step == 0:
             self._validate(limit=2, keep=False)
+            self._save()
         module = self.process.wrap(self.task)
         if self.options.compile:
             module = torch.compile(module, dynamic=False)  # type: ignore[assignment]
         started = saved = reported = time.monotonic()
-        before, pictures = self.progress.seconds, 0
+        before, pictures, stop = self.progress.seconds, 0, ""
         with _interrupts(self):
-            while self.progress.step < self.steps and not self._stop:
+            while self.progress.step < self.steps and not stop:
                 losses = self._step(module)
                 pictures += self._stage().batch
                 now = time.monotonic()
@@ -218,20 +221,31 @@ class Trainer:
                 if step % self.recipe.validate_every == 0 and step < self.steps:
                     self._validate()
                     reported, pictures = time.monotonic(), 0
-                if self.process.from_main(now - saved > 60 * self.options.save_minutes):
+                save, stop = self._decide(now - saved, now - started)
+                if save:
                     self._save()
                     saved = now
-                budget = self.options.max_minutes
-                if self.process.from_main(budget is not None and now - started > 60 * budget):
-                    self._stop = "time"
-                if self.process.grouped and self.process.any(bool(self._stop)):
-                    self._stop = self._stop or "interrupted"
         self._validate()
         self._save()
         finished = self.progress.step >= self.steps
-        return Outcome(
-            self.progress, finished, "finished" if finished else self._stop, self.options.folder / BEST
+        return Outcome(self.progress, finished, "finished" if finished else stop, self.options.folder / BEST)
+
+    def _decide(self, since_save: float, since_start: float) -> tuple[bool, str]:
+        """Whether to save now, and why to stop if so: the same answer in every process.
+
+        The main process's clock counts, and a signal to any process; a signal that arrives later than this
+        waits for the next step, or the processes would part.
+        """
+        main, budget = self.process.is_main, self.options.max_minutes
+        votes = self.process.total(
+            {
+                "save": float(main and since_save > 60 * self.options.save_minutes),
+                "time": float(main and budget is not None and since_start > 60 * budget),
+                "interrupted": float(self._interrupted),
+            }
         )
+        stop = "interrupted" if votes["interrupted"] else "time" if votes["time"] else ""
+        return votes["save"] > 0, stop
 
     def _stage(self) -> Stage:
         return next(
@@ -268,9 +282,10 @@ class Trainer:
 
     def _check_finite(self, loss: Tensor) -> None:
         bad = not bool(torch.isfinite(loss.detach()))
-        if self.process.any(bad) if self.process.grouped else bad:
+        if self.process.any(bad):
+            value = f"{float(loss.detach())}" if bad else "not finite in another process"
             raise TrainingError(
-                f"the loss is {float(loss.detach())} at step {self.progress.step + 1}; the last good "
+                f"the loss is {value} at step {self.progress.step + 1}; the last good "
                 f"state is {self.options.folder / STATE}",
                 "lower the learning rate (--lr) or raise optimiser.clip, and start in another folder",
             )
@@ -411,9 +426,9 @@ def _interrupts(trainer: Trainer) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a stop after the current step; a second one stops at once."""
 
     def ask(number: int, frame: object) -> None:
-        if trainer._stop:
+        if trainer._interrupted:
             raise KeyboardInterrupt
-        trainer._stop = "interrupted"
+        trainer._interrupted = True
 
     kept: dict[signal.Signals, Any] = {}
     try:
