@@ -68,6 +68,7 @@ def test_compare_is_beside_the_output() -> None:
         (["-", "-"], None, "twice"),
         (["a.jpg", "b.jpg"], "-", "stdout"),
         (["a.jpg", "b.jpg"], "out", "directory"),
+        (["a.jpg", "b.jpg"], "b.jpg", "directory"),
         (["a.jpg"], "b.jpg/", "not a directory"),
         (["-"], "sub/", "no name"),
         (["a.jpg"], "missing/c.jpg", "no directory missing"),

@@ -26,12 +26,12 @@ class Bar:
     def advance(self, amount: float = 1) -> None:
         """Count `amount` more as done."""
         if self._progress is not None and self._task is not None:
-            self._progress.advance(self._task, amount)
+            self._progress.update(self._task, advance=amount, visible=True)
 
     def update(self, done: float | None = None, total: float | None = None, text: str | None = None) -> None:
         """Set what is done, the total or the description outright; None leaves one as it is."""
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, total=total, description=text)
+            self._progress.update(self._task, completed=done, total=total, description=text, visible=True)
 
 
 class Output:
@@ -134,7 +134,7 @@ class Output:
     def progress(self, text: str, total: float | None = None, unit: Unit = "files") -> Iterator[Bar]:
         """Show a progress bar on stderr while the block runs, if stderr is a terminal and nobody objects.
 
-        One file alone gets none.
+        One file alone gets none; bytes show only once the first arrive, as most models are here already.
 
         Args:
             text: What is going on, one or two words.
@@ -148,7 +148,7 @@ class Output:
         from rich.progress import Progress
 
         with Progress(*_columns(unit), console=self.console, transient=True) as progress:
-            yield Bar(progress, progress.add_task(text, total=total))
+            yield Bar(progress, progress.add_task(text, total=total, visible=unit != "bytes"))
 
     def _say(self, text: str, *, label: str = "", style: str = "") -> None:
         from rich.text import Text

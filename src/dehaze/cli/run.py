@@ -14,6 +14,7 @@ import typer
 from dehaze.cli import options as opt
 from dehaze.cli import output
 from dehaze.cli.errors import ExitStatus, explain, report
+from dehaze.cli.loading import load_dehazer
 from dehaze.cli.targets import Job, plan
 from dehaze.errors import UsageError
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from dehaze.cli.output import Output
     from dehaze.dehazer import Dehazer
     from dehaze.photo import Photo
+
+STDIN, STDOUT = "stdin", "stdout"
+"""What people read for the streams that commands call `-`."""
 
 
 def run(
@@ -69,12 +73,14 @@ def run(
     cat foggy.jpg | dehaze run - > clear.jpg
     """
     out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
-    sizes = {"resolution": opt.resolution(resolution), "tile": opt.tile(tile)}
+    working_side, tile_side = opt.resolution(resolution), opt.tile(tile)
     jobs = plan(inputs, target, format=format, compare=compare, overwrite=overwrite)
     _refuse_mixed_stdout(jobs, as_json)
     if dry_run:
         for job in jobs:
-            out.line(f"would write {' and '.join(map(str, job.outputs)) or 'stdout'} from {job.source_name}")
+            out.line(
+                f"would write {' and '.join(map(str, job.outputs)) or STDOUT} from {job.source or STDIN}"
+            )
             out.record({"input": job.source_name, "output": job.target_name, "dry_run": True})
         return
     files = Files(
@@ -82,10 +88,9 @@ def run(
         writing={"quality": quality, "metadata": metadata, "bit_depth": opt.bit_depth(bit_depth)},
         format=format,
     )
-
-    from dehaze.dehazer import from_name
-
-    dehazer = from_name(model, device=device, precision=precision, **sizes)
+    dehazer = load_dehazer(
+        out, model, device=device, precision=precision, resolution=working_side, tile=tile_side
+    )
 
     def work(job: Job) -> dict[str, Any]:
         record = clear(job, dehazer, files, strength)
@@ -162,7 +167,7 @@ def run_all(
     with out.progress("photos", total=len(jobs)) as bar:
         for job in jobs:
             try:
-                _say_done(work(job), out)
+                _say_done(job, work(job), out)
                 statuses.append(int(ExitStatus.DONE))
             except BrokenPipeError:
                 raise
@@ -174,6 +179,9 @@ def run_all(
             bar.advance()
             if fail_fast and statuses[-1]:
                 break
+    failed = len([status for status in statuses if status])
+    if failed and len(jobs) > 1:
+        out.error(f"{failed} of {len(jobs)} inputs failed" + ("; stopped there" if fail_fast else ""))
     return combined_status(statuses)
 
 
@@ -184,10 +192,10 @@ def combined_status(statuses: Sequence[int]) -> int:
     return statuses[0] if len(set(statuses)) == 1 else ExitStatus.FAILED
 
 
-def _say_done(record: dict[str, Any], out: Output) -> None:
+def _say_done(job: Job, record: dict[str, Any], out: Output) -> None:
     for notice in record["notices"]:
-        out.note(f"{record['input']}: {notice}")
-    out.line(f"{record['input']} -> {record['output']}  {record['seconds']:.2f} s")
+        out.note(f"{job.source or STDIN}: {notice}")
+    out.line(f"{job.source or STDIN} -> {job.target or STDOUT}  {record['seconds']:.2f} s")
     out.detail(
         f"  {' x '.join(map(str, record['size']))} pixels, the network looked at "
         f"{' x '.join(map(str, record['working_size']))}; {record['model']} on {record['device']}, "

@@ -92,7 +92,8 @@ def _directory(target: str | None, inputs: int) -> Path | None:
         return path
     if inputs > 1:
         raise UsageError(
-            f"{inputs} inputs need a directory to be written to, got '{target}'", f"use: -o {target}{os.sep}"
+            f"{inputs} inputs need a directory to be written to, got '{target}'",
+            f"use: -o {path.with_suffix('')}{os.sep}",
         )
     return None
 

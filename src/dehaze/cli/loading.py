@@ -1,0 +1,36 @@
+"""A model made ready for a command that clears pictures; a download shows its progress."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from dehaze.cli import options as opt
+
+if TYPE_CHECKING:
+    from dehaze.cli.output import Output
+    from dehaze.dehazer import Dehazer
+
+
+def load_dehazer(
+    out: Output,
+    model: str | None,
+    *,
+    device: str,
+    precision: opt.Precision,
+    resolution: Literal["auto", "full"] | int,
+    tile: Literal["auto", "off"] | int,
+) -> Dehazer:
+    """Turn the values of the flags of the same names into a dehazer.
+
+    Raises:
+        UsageError: A value is not possible, or the device is not here.
+        ModelError: The model is not available.
+    """
+    from dehaze import weights
+    from dehaze.dehazer import Dehazer
+    from dehaze.device import resolve_device
+
+    resolve_device(device)  # before a download
+    with out.progress("downloading the model", unit="bytes") as bar:
+        loaded = weights.load(model, progress=bar.update)
+    return Dehazer(*loaded, device=device, precision=precision, resolution=resolution, tile=tile)
