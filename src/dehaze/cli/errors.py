@@ -77,7 +77,7 @@ def explain(error: Exception) -> Failure:
     """Put any exception into words."""
     if isinstance(error, DehazeError):
         return Failure(error.message, error.hint, error.exit_code)
-    if isinstance(error, typer.TyperException):
+    if hasattr(error, "format_message"):  # Typer's; its versions do not agree on a public base class
         return _usage(error)
     if isinstance(error, typer.Abort):
         return Failure("aborted", "", ExitStatus.FAILED)
@@ -97,7 +97,7 @@ def explain(error: Exception) -> Failure:
     )
 
 
-def _usage(error: typer.TyperException) -> Failure:
+def _usage(error: Any) -> Failure:
     message = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
     hint = f"see: {context.command_path} --help" if context is not None else ""

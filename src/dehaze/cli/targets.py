@@ -156,7 +156,10 @@ def _refuse_collisions(jobs: Iterable[Job], overwrite: bool) -> None:
             writers[identity] = job.source_name
             reader = sources.get(identity)
             if reader is not None and (reader is not job or path == job.compare):
-                raise UsageError(f"the output {path} of {job.source_name} is itself an input of this command")
+                raise UsageError(
+                    f"the output {path} of {job.source_name} is itself an input of this command",
+                    "leave that input out, or write to a directory with -o",
+                )
             if reader is not None and not overwrite:
                 raise UsageError(
                     f"the output {path} is the input itself", "choose another name, or replace it with -y"
