@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
+from dehaze.bench.dataset import pictures
 from dehaze.bench.quality import (
     PSNR_CAP,
     PicturePair,
@@ -15,7 +16,6 @@ from dehaze.bench.quality import (
     evaluate,
     evaluate_all,
     extremes,
-    pictures,
     spread,
     untouched,
 )

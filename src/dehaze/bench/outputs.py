@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dehaze.bench.dataset import level_of, name_of
 from dehaze.bench.page import chosen_pictures, page, picture_strip
 from dehaze.bench.plot import check_plot, has_matplotlib, plot
-from dehaze.bench.quality import PicturePair, Pixels, level_of, name_of
+from dehaze.bench.quality import PicturePair, Pixels
 from dehaze.bench.report import Report
 from dehaze.bench.session import Session
 from dehaze.bench.sheets import Sheet, markdown, report_csv, sheets, table_sheet, tables_csv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -28,8 +29,8 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 tbody tr:hover { background: var(--soft); }
 ul.notes { color: #777; font-size: .88rem; padding-left: 1.1rem; }
 .strip { display: flex; gap: .6rem; overflow-x: auto; padding-bottom: .6rem; }
-figure { margin: 0; flex: 0 0 auto; }
-figure img { display: block; width: min(300px, 70vw); height: auto; border-radius: 4px; }
+figure { margin: 0; flex: 1 1 0; min-width: 180px; max-width: 480px; }
+figure img { display: block; width: 100%; height: auto; border-radius: 4px; }
 figcaption { font-size: .85rem; padding-top: .25rem; }
 svg { max-width: 100%; height: auto; background: white; }
 """
@@ -78,9 +79,9 @@ def chosen_pictures(quality: QualityReport) -> dict[str, str]:
 def picture_strip(
     pair: PicturePair, why: str, methods: Mapping[str, Method]
 ) -> tuple[str, list[tuple[str, Pixels]]]:
-    """Show one pair through every method: hazy, answers, truth, each with its figures (RGB)."""
+    """Show one pair through every method: untouched, answers, truth, each with its figures (RGB)."""
     pictures = []
-    for name, method in methods.items():
+    for name, method in sorted(methods.items(), key=lambda item: item[0] != "untouched"):
         answer = method(pair.hazy)
         figures = f"{psnr(answer, pair.clear):.2f} dB / {ssim(answer, pair.clear):.4f}"
         pictures.append((f"{name}: {figures}", answer))
@@ -127,7 +128,7 @@ def _data_uri(pixels: Pixels) -> str:
 
 
 def _inline_svg(chart: bytes) -> str:
-    """Cut the <svg> element out of an SVG file: its prologue names a document type on the web."""
+    """Cut the <svg> element out of an SVG file; inside HTML it needs neither prologue nor namespaces."""
     text = chart.decode("utf-8")
-    start, end = text.index("<svg"), text.index("<metadata")
-    return text[start:end] + text[text.index("</metadata>") + len("</metadata>") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)

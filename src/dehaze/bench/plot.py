@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
+from dehaze.bench.latency import Timing
+from dehaze.bench.quality import Spread
 from dehaze.bench.report import CostRow, Report
 from dehaze.errors import UsageError
 
@@ -40,25 +43,16 @@ def plot(report: Report, form: str) -> bytes:
     figure = figure_class(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     costs = _first_costs(report)
+    drawn = []
     for row in quality.rows:
         cost, psnr = costs.get(row.method), row.overall.psnr
         if row.method == "untouched" or cost is None or cost.dehaze is None:
-            axes.axhline(psnr.mean, color="0.5", linestyle="--", linewidth=1)
-            axes.annotate(f"{row.method} {psnr.mean:.2f} dB", (0.01, psnr.mean), **_beside("axes fraction"))
-            continue
-        time = cost.dehaze
-        axes.errorbar(
-            time.median,
-            psnr.mean,
-            xerr=[[time.median - time.low], [time.high - time.median]],
-            yerr=[[max(psnr.mean - psnr.low, 0)], [max(psnr.high - psnr.mean, 0)]],
-            fmt="o",
-            capsize=3,
-        )
-        axes.annotate(_label(cost, psnr.mean), (time.median, psnr.mean), **_beside("data"))
-    axes.set_xscale("log")
-    axes.margins(x=0.25, y=0.15)
-    axes.grid(True, which="both", alpha=0.25)
+            axes.axhline(psnr.mean, color="0.5", linestyle="--", label=f"{row.method}, {psnr.mean:.2f} dB")
+        else:
+            _point(axes, cost.dehaze, psnr)
+            drawn.append((cost.dehaze.median, psnr.mean, _label(cost, psnr.mean)))
+    _annotate(axes, drawn)
+    _scales(axes)
     size = next(iter(costs.values()))
     axes.set_xlabel(f"time to dehaze one {size.width} x {size.height} picture, ms (log scale)")
     axes.set_ylabel(f"PSNR on {quality.data}, dB ({quality.channel.upper()})")
@@ -66,6 +60,34 @@ def plot(report: Report, form: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=form, dpi=150)
     return buffer.getvalue()
+
+
+def _point(axes: Any, time: Timing, psnr: Spread) -> None:
+    """One method, with its intervals."""
+    across = [[time.median - time.low], [time.high - time.median]]
+    upright = [[max(psnr.mean - psnr.low, 0)], [max(psnr.high - psnr.mean, 0)]]
+    axes.errorbar(time.median, psnr.mean, xerr=across, yerr=upright, fmt="o", capsize=3)
+
+
+def _annotate(axes: Any, drawn: list[tuple[float, float, str]]) -> None:
+    """Label points, on whichever side of them has more room."""
+    times = [math.log(x) for x, _, _ in drawn]
+    for x, y, label in drawn:
+        left = math.log(x) > (min(times) + max(times)) / 2
+        offset, side = ((-6, 6), "right") if left else ((6, 6), "left")
+        axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=8)
+
+
+def _scales(axes: Any) -> None:
+    from matplotlib.ticker import LogFormatter
+
+    axes.set_xscale("log")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    axes.margins(x=0.25, y=0.2)
+    axes.grid(True, which="both", alpha=0.25)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", fontsize=8)
 
 
 def _first_costs(report: Report) -> dict[str, CostRow]:
@@ -80,16 +102,6 @@ def _label(cost: CostRow, psnr: float) -> str:
     details += [f"{cost.parameters:,} parameters"] if cost.parameters else []
     details += [f"{cost.gflops:.3g} GFLOPs"] if cost.gflops else []
     return f"{cost.method}\n{', '.join(details)}"
-
-
-def _beside(x_coordinates: str) -> dict[str, Any]:
-    """Place a label a little above and to the right of its point."""
-    return {
-        "xycoords": (x_coordinates, "data"),
-        "xytext": (6, 6),
-        "textcoords": "offset points",
-        "fontsize": 8,
-    }
 
 
 def has_matplotlib() -> bool:

@@ -1,6 +1,6 @@
 """PSNR and SSIM of dehazing methods over pairs of pictures, by the convention of `dehaze.metrics`.
 
-Everything works on plain uint8 arrays, so training, weight figures and the command line share it:
+Everything works on plain uint8 arrays, so training, weight figures and the command line share it::
 
     quality = evaluate(dehazer, pictures(discover(Path("SOTS/indoor"))))
     quality.psnr.mean, quality.ssim.mean, quality.worse, quality.best, quality.worst
@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dehaze.data.reside import Pair, PairSet, read_pair
 from dehaze.errors import DataError
 from dehaze.metrics import luma, psnr, ssim
 
@@ -146,7 +145,7 @@ def evaluate_all(
 
     Args:
         methods: Name -> method. What a method returns is compared as it is: uint8, so clamped and rounded.
-        pairs: The pictures; a generator may decode them one by one, as `pictures` does.
+        pairs: The pictures; a generator may decode them one by one, as `dehaze.bench.dataset.pictures` does.
         channel: ``rgb``, or ``y`` for the luma of BT.601 as super-resolution papers report it.
         progress: Called with the number of pairs done after each pair.
 
@@ -173,31 +172,6 @@ def evaluate_all(
     if not done:
         raise DataError("no pairs of pictures to measure quality on")
     return results
-
-
-def pictures(found: PairSet) -> Iterator[PicturePair]:
-    """Decode a data set's pairs, one by one.
-
-    Raises:
-        DataError: A picture is damaged.
-    """
-    for pair in found.pairs:
-        yield PicturePair(name_of(pair, found), *read_pair(pair), level_of(pair), pair.scene)
-
-
-def name_of(pair: Pair, found: PairSet) -> str:
-    """Name a pair by its hazy picture's path below the data set."""
-    return pair.hazy.relative_to(found.root).as_posix()
-
-
-def level_of(pair: Pair) -> str:
-    """How thick the haze is, as the names tell: beta, or SOTS indoor's number; empty if they do not.
-
-    ITS numbers its pictures too, but draws beta at random for each: no level.
-    """
-    if pair.beta is not None:
-        return f"{pair.beta:g}"
-    return str(pair.level) if pair.level is not None and pair.airlight is None else ""
 
 
 def spread(values: Sequence[float], scenes: Sequence[str]) -> Spread:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from dehaze.bench.contenders import Contender, gather
 from dehaze.bench.cost import CostSettings, measure_cost
+from dehaze.bench.dataset import find_data, pictures
 from dehaze.bench.environment import describe_environment
-from dehaze.bench.quality import Channel, evaluate_all, pictures
+from dehaze.bench.quality import Channel, evaluate_all
 from dehaze.bench.report import CostRow, FlickerRow, QualityReport, QualityRow, Report
 from dehaze.bench.steadiness import count_passes, measure_flicker
-from dehaze.data.reside import PairSet, discover, find_subsets
+from dehaze.data.reside import PairSet
 from dehaze.device import resolve_device
 from dehaze.errors import DataError, UsageError
 from dehaze.metrics import CONVENTION
-
-_HARMLESS = "clear pictures without a hazy one"
 
 
 class Bar(Protocol):
@@ -134,34 +133,6 @@ def run(plan: Plan, track: Tracker = silent) -> Session:
         notes=[*notes, *dict.fromkeys(w for c in contenders if c.dehazer for w in c.dehazer.warnings)],
     )
     return Session(report, contenders, data)
-
-
-def find_data(roots: Sequence[Path], limit: int | None = None) -> tuple[list[PairSet], list[str]]:
-    """Find data sets, test parts where there are any, one for each folder of pairs; and what to note of them.
-
-    Raises:
-        DataError: One is missing, empty, or has files that belong to no sound pair.
-    """
-    found: list[PairSet] = []
-    notes: list[str] = []
-    for root in roots:
-        has_tests = root.is_dir() and any(s.split == "test" for s in find_subsets(root))
-        whole = discover(root, "test" if has_tests else None)
-        if any(p.kind != _HARMLESS for p in whole.problems):
-            whole.require_sound()
-        if whole.problems:
-            notes.append(f"{root}: {len(whole.problems)} {_HARMLESS} are left out")
-        found += _parts(whole, limit)
-    return found, notes
-
-
-def _parts(whole: PairSet, limit: int | None) -> Iterator[PairSet]:
-    for subset in whole.subsets:
-        pairs = [p for p in whole.pairs if p.hazy.is_relative_to(subset.hazy)]
-        if limit is not None and limit < len(pairs):
-            pairs = [pairs[i * len(pairs) // limit] for i in range(limit)]
-        if pairs:
-            yield replace(whole, subsets=(subset,), pairs=tuple(pairs), problems=())
 
 
 def _cost(plan: Plan, contenders: Sequence[Contender], track: Tracker) -> list[CostRow]:

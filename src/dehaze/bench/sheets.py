@@ -41,7 +41,7 @@ class Sheet:
     def numeric(self, column: int) -> bool:
         """Whether a column holds figures, to be set flush right."""
         cells = [row[column] for row in self.rows if row[column] != NOTHING]
-        return bool(cells) and all(cell.lstrip("+-")[:1].isdigit() for cell in cells)
+        return all(cell.lstrip("+-")[:1].isdigit() for cell in cells)
 
 
 def sheets(report: Report) -> list[Sheet]:
@@ -176,7 +176,7 @@ def _level_sheet(quality: QualityReport) -> Sheet:
 
 def _extremes_sheet(quality: QualityReport) -> Sheet:
     def cell(score: Score) -> str:
-        return f"{score.name} ({score.psnr:.2f} dB, {score.gain:+.2f})"
+        return f"{score.name} ({score.psnr:.2f} dB, {round(score.gain, 2) + 0:+.2f})"
 
     cells = [(row.method, cell(best(row)), cell(worst(row))) for row in quality.rows]
     return Sheet("Best and worst picture", ("method", "best", "worst"), cells)
@@ -203,11 +203,13 @@ def table_sheet(table: FilledTable) -> Sheet:
                 _figure(metric, (row.paper if whose == "paper" else row.ours).get(metric))
                 for metric, whose in pairs
             ),
-            f"{row.source} ({row.note})" if row.note else row.source,
+            row.source,
         )
         for row in table.rows
     ]
-    return Sheet(f"Table {table.number}: {table.title}", columns, cells, [table.note] if table.note else [])
+    notes = [table.note] if table.note else []
+    notes += [f"{row.label}: {row.note}" for row in table.rows if row.note]
+    return Sheet(f"Table {table.number}: {table.title}", columns, cells, notes)
 
 
 def comparison_sheet(comparison: Comparison) -> Sheet:
@@ -343,12 +345,17 @@ def _figure(metric: str, value: float | None) -> str:
     return number(value, forms[metric])
 
 
+def milliseconds(value: float | None) -> str:
+    """Write a time with about three digits; nothing is `NOTHING`."""
+    return number(value, ".2f" if value is None or value < 10 else ".1f" if value < 1000 else ".0f")
+
+
 def _ms(timing: Timing | None) -> str:
-    return number(timing.median if timing else None, ".4g")
+    return milliseconds(timing.median if timing else None)
 
 
 def _p95(timing: Timing | None) -> str:
-    return number(timing.p95 if timing else None, ".4g")
+    return milliseconds(timing.p95 if timing else None)
 
 
 def _spread(result: Spread, form: str) -> tuple[str, str, str]:

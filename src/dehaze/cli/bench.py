@@ -85,7 +85,7 @@ def bench(
             metavar="DIR",
             show_default=False,
             rich_help_panel=WHAT,
-            help="Measure PSNR and SSIM on a data set, in any layout that training reads; several may be given.",
+            help="Measure PSNR and SSIM on a data set laid out as for training; several may be given.",
         ),
     ] = None,
     channel: Annotated[
