@@ -74,7 +74,7 @@ def make_upright(exif: bytes, *, transposed: bool) -> bytes:
     found, following = ifd.slots(data, layout, offset)
     for slot in found:
         if slot.tag == ORIENTATION:
-            struct.pack_into(layout.order + "HHIHH", data, slot.entry + 2, ifd.SHORT, 1, 1, 0)
+            struct.pack_into(layout.order + "HIHH", data, slot.entry + 2, ifd.SHORT, 1, 1, 0)
     if transposed:
         _swap_sides(data, layout, found)
     (thumbnail,) = struct.unpack_from(layout.offset, data, following)
