@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 from dehaze.errors import DehazeError, UsageError
 from dehaze.models import StudentConfig, TeacherConfig, build
 from dehaze.training.distributed import Distributed, join
+from dehaze.training.loop import RunOptions, Trainer
+from dehaze.training.recipe import Optimiser, Recipe, Stage
 from dehaze.training.tasks import DehazeTask, DistillTask, SuperResolutionTask, Task
+from dehaze.weights.checkpoint import Header
 
 STEPS = 3
 
@@ -110,6 +114,103 @@ def lose(process: Distributed, folder: Path) -> Any:
             os._exit(9)
         wrapped(make_batch(step))["total"].backward()
     return "went on"
+
+
+class Noise:
+    """Batches that only the generator decides."""
+
+    identity: ClassVar[dict[str, str | int]] = {"kind": "noise"}
+
+    def __len__(self) -> int:
+        return 100
+
+    def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
+        clear = torch.rand(count, 3, *size, generator=generator)
+        return {"hazy": clear * 0.6 + 0.4, "clear": clear}
+
+
+class Interrupter:
+    """A reporter that has its process interrupted, or killed, after a step."""
+
+    def __init__(self, at: int = 0, *, kill: bool = False) -> None:
+        self.at, self.kill = at, kill
+
+    def step(self, figures: dict[str, float]) -> None:
+        if figures["step"] == self.at:
+            if self.kill:
+                os._exit(9)
+            signal.raise_signal(signal.SIGINT)
+
+    def validation(self, figures: dict[str, float], best: bool) -> None:
+        pass
+
+    def samples(self, step: int, rows: dict[str, Tensor]) -> None:
+        pass
+
+
+RUN_STEPS = 6
+
+
+def make_trainer(process: Distributed, folder: Path, reporter: Interrupter, rank_of_reporter: int) -> Trainer:
+    """Distillation with projections on noise: two sizes, a moving average, a save after every step."""
+    recipe = Recipe(
+        name="tiny",
+        task="distill",
+        architecture="student",
+        model={"width": 8, "inner_blocks": 1, "reduction": 4},
+        validate_every=2,
+        stages=(
+            Stage(sizes=((16, 20), (20, 16)), batch=4, steps=3),
+            Stage(sizes=((24, 24),), batch=2, steps=3),
+        ),
+        optimiser=Optimiser(warmup=2),
+    )
+    torch.manual_seed(recipe.seed + process.rank)  # the main process's weights must win
+    teacher = build("teacher", TeacherConfig(d=6, s=3, m=1))
+    torch.manual_seed(100)
+    task = DistillTask(build("student", recipe.model), teacher, projections=True)
+
+    def judge(model: nn.Module, header: Header, *, limit: int | None = None) -> dict[str, float]:
+        assert process.is_main
+        return {"psnr": -float(sum(p.detach().square().sum() for p in model.parameters()))}
+
+    return Trainer(
+        recipe,
+        task,
+        Noise(),
+        judge,
+        RunOptions(folder, save_minutes=0, log_every=1),
+        process,
+        reporter if process.rank == rank_of_reporter else None,
+    )
+
+
+def interrupt(process: Distributed, folder: Path) -> Any:
+    """An uninterrupted run, and one that a signal to the main process ends after two steps, then goes on."""
+    whole = make_trainer(process, folder / "whole", Interrupter(), 0).run()
+    ended = make_trainer(process, folder / "parts", Interrupter(2), 0).run()
+    trainer = make_trainer(process, folder / "parts", Interrupter(), 0)
+    resumed = trainer.resume()
+    rest = trainer.run()
+    return {
+        "whole": [whole.reason, whole.progress.step],
+        "ended": [ended.reason, ended.progress.step],
+        "resumed": resumed,
+        "rest": [rest.reason, rest.progress.step],
+    }
+
+
+def die(process: Distributed, folder: Path) -> Any:
+    """The main process is killed after three steps."""
+    make_trainer(process, folder / "killed", Interrupter(3, kill=True), 0).run()
+
+
+def go_on(process: Distributed, folder: Path) -> Any:
+    """What `die` left is finished; with another number of processes it is refused."""
+    trainer = make_trainer(process, folder / "killed", Interrupter(), 0)
+    trainer.resume()
+    at = trainer.progress.step
+    return {"at": at, "step": trainer.run().progress.step}
 
 
 def fail(process: Distributed, folder: Path) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dehaze.cli import output
 from dehaze.cli.errors import ExitStatus
 from dehaze.errors import UsageError
 
@@ -163,11 +164,16 @@ def teach(lesson: Lesson, out: Output, *, dry_run: bool) -> None:
     Raises:
         typer.Exit: The run was interrupted.
     """
+    from dehaze.training.distributed import is_main_process
     from dehaze.training.session import plan, train
 
+    if not is_main_process():  # all but errors is said once, by the main process
+        out = output.start(quiet=True, no_progress=True, debug=out.debug)
     request = _request(lesson)
     if dry_run:
-        _say_plan(plan(request), request, out)
+        found = plan(request)
+        if is_main_process():
+            _say_plan(found, request, out)
         return
     with out.progress(request.recipe.name, unit="steps") as bar:
         outcome = train(request, _listener(out, bar))

@@ -121,7 +121,7 @@ def join(device: str = "auto") -> Iterator[Distributed]:
         UsageError: The device is not there, or there are more processes than CUDA devices.
         TrainingError: Another process died.
     """
-    if not all(name in os.environ for name in _LAUNCHED):
+    if not _launched():
         yield Distributed(resolve_device(device))
         return
     own = _own_device(device, int(os.environ["LOCAL_RANK"]))
@@ -135,6 +135,15 @@ def join(device: str = "auto") -> Iterator[Distributed]:
             yield Distributed(own, dist.get_rank(), dist.get_world_size(), grouped=True)
     finally:
         dist.destroy_process_group()
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that speaks; known before `join`."""
+    return not _launched() or os.environ["RANK"] == "0"
+
+
+def _launched() -> bool:
+    return all(name in os.environ for name in _LAUNCHED)
 
 
 def _own_device(device: str, local_rank: int) -> torch.device:
