@@ -229,13 +229,13 @@ def conifer(rng: np.random.Generator, light: float, size: int = 360) -> Floats:
     cv2.line(picture, (width // 2, size), (width // 2, size // 8), trunk, max(2, size // 60), cv2.LINE_AA)
     green = np.array([0.11, 0.22, 0.13]) * rng.uniform(0.8, 1.2) + rng.uniform(-0.02, 0.03, 3)
     reach = width * rng.uniform(0.34, 0.46)
-    for _ in range(15 * size // 4):
+    for _ in range(min(5 * size, size * size // 90)):
         t = rng.beta(1.3, 1.0)
         side = rng.uniform(-1, 1)
         root_y = size * (0.02 + 0.90 * t)
         tier = 1 + 0.16 * np.sin(t * 42 + rng.normal(0, 0.4))
         length = reach * (0.06 + 0.94 * t) * tier * abs(side) ** 0.6
-        x = width / 2 + np.sign(side) * length * rng.uniform(0.1, 1.0)
+        x = width / 2 + np.sign(side) * length * rng.uniform(0.0, 1.0)
         y = root_y + 0.32 * abs(x - width / 2) + rng.normal(0, size / 120)
         droop = size / 38 * rng.uniform(0.5, 1.3)
         lit = (
@@ -244,7 +244,7 @@ def conifer(rng: np.random.Generator, light: float, size: int = 360) -> Floats:
         colour = np.clip(green * np.clip(lit, 0.25, 1.7), 0, 1)
         tip = (round(x + np.sign(side) * droop * 0.9), round(y + droop))
         cv2.line(
-            picture, (round(x), round(y)), tip, (*colour.tolist(), 1.0), 1 + int(size > 240), cv2.LINE_AA
+            picture, (round(x), round(y)), tip, (*colour.tolist(), 1.0), 1 + int(size > 400), cv2.LINE_AA
         )
     return picture
 
@@ -271,7 +271,8 @@ def broadleaf(rng: np.random.Generator, light: float, size: int = 360) -> Floats
     for order in range(3):
         for spot, radius in clumps:
             for _ in range(size // 4):
-                offset = np.clip(rng.normal(0, 0.5, 2), -1, 1)
+                angle, away = rng.uniform(0, 2 * np.pi), rng.beta(1.6, 1.6)
+                offset = away * np.array([np.cos(angle), np.sin(angle)])
                 x, y = spot + radius * offset * 1.15
                 lit = (
                     0.55 + 0.2 * order - 0.28 * offset[1] + 0.25 * light * offset[0] - 0.5 * (y / size - 0.35)

@@ -6,7 +6,7 @@ They let everything that needs hazy pictures and their truth be tried without a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -88,9 +88,10 @@ def example(size: tuple[int, int] = (640, 960), *, supersample: int = 2) -> tupl
         zenith=(0.26, 0.47, 0.77),
         clouds=-0.05,
         slope=0.02,
+        nearest=19.0,
     )
     scene = _picture(_paint(plan, ()), size)
-    t = np.exp(-1.9 * scene.depth)[..., None]
+    t = np.exp(-2.1 * scene.depth)[..., None]
     light = np.array([0.83, 0.86, 0.88]) * 255
     hazy = scene.clear * t + light * (1 - t)
     return np.asarray(np.rint(hazy), np.uint8), scene.clear
@@ -131,6 +132,8 @@ class _Plan:
         grass: Colour of the ground's vegetation.
         zenith: Colour of the sky overhead.
         clouds: Share of the sky under cloud.
+        slope: How much the land rises ahead.
+        nearest: z of the nearest tree in metres.
     """
 
     kind: Kind
@@ -145,7 +148,8 @@ class _Plan:
     grass: tuple[float, float, float]
     zenith: tuple[float, float, float]
     clouds: float
-    slope: float = field(default=0.0)
+    slope: float
+    nearest: float
 
     def centre(self, z: Rows) -> Floats:
         """x of the road's middle."""
@@ -195,6 +199,7 @@ def _plan(kind: Kind, rng: np.random.Generator, height: int, width: int) -> _Pla
         ),
         clouds=rng.uniform(-0.3, 0.5),
         slope=0.0 if street else rng.uniform(-0.01, 0.03),
+        nearest=rng.uniform(9, 16),
     )
 
 
@@ -232,7 +237,7 @@ class _Land:
         )
         if plan.peaks:
             far = smoothstep(300, 4500, z)
-            ridge = 1 - np.abs(noise.fractal(x / 2300 + 5, z / 2300, 2))
+            ridge = 1.05 - np.sqrt(noise.fractal(x / 2300 + 5, z / 2300, 2) ** 2 + 0.0025)
             crags = noise.fractal(x / 520, z / 520, 5, z / 400_000)
             y = y + plan.peaks * far * (np.maximum(ridge, 0) ** 1.6 + 0.16 * crags * ridge)
         return np.asarray(y, np.float32)
@@ -403,7 +408,7 @@ def _plant(plan: _Plan) -> list[tuple[float, float, float, int]]:
     clear_by = {"road": plan.road + 3.0, "street": plan.road + 1.6, "meadow": 4.0}[plan.kind]
     found = []
     for _ in range(count):
-        z = float(np.exp(rng.uniform(np.log(12), np.log(120 if street else 420))))
+        z = float(np.exp(rng.uniform(np.log(plan.nearest), np.log(120 if street else 420))))
         spread = 1.5 if street else 8 + 0.55 * z
         side = rng.choice((-1, 1))
         x = float(plan.centre(np.array([z]))[0] + side * (clear_by + spread * rng.beta(1, 1.6)))

@@ -1,0 +1,269 @@
+"""Write data sets in RESIDE's own names and layout from clear pictures with depth, by RESIDE's rules."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dehaze import haze
+from dehaze.data import scenes
+from dehaze.data.depth import Frame, find_frames
+from dehaze.data.reside import SUFFIXES, read_picture
+from dehaze.errors import DataError, UsageError
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Shot = Callable[[], tuple[Pixels, Floats]]
+"""Gives a clear picture (H, W, 3) and its depth (H, W) when it is called."""
+
+MOST_TEST_SCENES = 50
+"""SOTS indoor has 50 scenes."""
+
+_OURS = re.compile(r"\d+(_\d+)?(_[\d.]+)?\.png")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many scenes go where.
+
+    Attributes:
+        train: Scenes for ITS.
+        test: Scenes for SOTS/indoor; their numbers follow those of ITS, as in RESIDE.
+        per_scene: Hazy pictures of each ITS scene.
+    """
+
+    train: int
+    test: int
+    per_scene: int = 10
+
+    @property
+    def pictures(self) -> int:
+        """Hazy pictures in all."""
+        return self.train * self.per_scene + self.test * len(haze.SOTS_BETAS)
+
+
+def plan(count: int, test: int | None = None, per_scene: int = 10) -> Layout:
+    """Share scenes between ITS and SOTS.
+
+    Args:
+        count: Scenes there are.
+        test: Scenes for SOTS; None takes a tenth, at least one of several and at most 50.
+        per_scene: Hazy pictures of each ITS scene.
+
+    Raises:
+        UsageError: More test scenes than scenes.
+    """
+    if test is None:
+        test = min(MOST_TEST_SCENES, max(1, round(count / 10))) if count > 1 else 0
+    if not 0 <= test <= count:
+        raise UsageError(f"--test is {test} but there are {count} scenes: expected 0 to {count}")
+    return Layout(count - test, test, per_scene)
+
+
+def shots_from_folders(clear: Path, depth: Path) -> list[Shot]:
+    """Clear pictures and the depth maps of the same name, in natural order; read when they are needed.
+
+    Depth maps are 8 or 16 bit pictures (or float TIFF), larger is farther, the unit does not matter.
+
+    Raises:
+        DataError: See `dehaze.data.depth.find_frames`.
+    """
+    return [partial(_read, frame) for frame in find_frames(clear, depth)]
+
+
+def shots_from_scenes(
+    count: int, size: tuple[int, int], seed: int = 0, textures: Path | None = None
+) -> list[Shot]:
+    """Procedural scenes, rendered when they are needed.
+
+    Args:
+        count: How many.
+        size: Height and width.
+        seed: Scene i of a seed is always the same.
+        textures: Folder of photos to cover walls and ground with.
+
+    Raises:
+        DataError: The folder of textures holds no pictures, or damaged ones.
+    """
+    photos = _read_textures(textures) if textures else ()
+
+    def shot(number: int) -> tuple[Pixels, Floats]:
+        scene = scenes.render(np.random.default_rng((seed, number)), size, textures=photos)
+        return scene.clear, scene.depth
+
+    return [partial(shot, number) for number in range(1, count + 1)]
+
+
+def write(
+    shots: Sequence[Shot],
+    root: Path,
+    layout: Layout,
+    *,
+    seed: int = 0,
+    border: int = 0,
+    overwrite: bool = False,
+    jobs: int | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Write ``ITS/{clear,hazy,trans}`` and ``SOTS/indoor/{gt,hazy}``.
+
+    ITS (Li et al., 2019): each picture draws A in [0.7, 1] and beta in [0.6, 1.8]; A stands in its name.
+    SOTS indoor: A = 1, beta = 0.5 + 0.1 k for k = 1..10. Both: t = exp(-beta d / max d), the maximum taken
+    before any border is cut away.
+
+    Args:
+        shots: One a scene.
+        root: Where ITS and SOTS go.
+        layout: See `plan`; train and test add up to the number of shots.
+        seed: Equal seeds write equal files.
+        border: Pixels to cut from each side; RESIDE cuts 10 from NYU's frames.
+        overwrite: Replace an earlier data set; else folders that hold something are refused.
+        jobs: Threads; None takes one a CPU.
+        progress: Called after each scene.
+
+    Raises:
+        UsageError: There is something in the folders already.
+        DataError: A picture or its depth cannot be used.
+    """
+    assert layout.train + layout.test == len(shots)
+    _prepare(root, layout, overwrite)
+
+    def work(number: int) -> None:
+        picture, depth = shots[number - 1]()
+        clear = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+        scene = _Scene(number, clear, torch.from_numpy(depth)[None, None], border)
+        if number <= layout.train:
+            _write_its(scene, root / "ITS", layout.per_scene, seed)
+        else:
+            _write_sots(scene, root / "SOTS" / "indoor")
+
+    with _pool(jobs) as pool:
+        for _ in pool.map(work, range(1, len(shots) + 1)):
+            progress()
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A scene's number, clear picture (1, 3, H, W) in [0, 1], depth (1, 1, H, W), and border to cut away."""
+
+    number: int
+    clear: Tensor
+    depth: Tensor
+    border: int
+
+    def cut(self, pictures: Tensor) -> Tensor:
+        """Take the border away."""
+        b = self.border
+        return pictures[..., b : pictures.shape[-2] - b, b : pictures.shape[-1] - b]
+
+
+def _write_its(scene: _Scene, folder: Path, count: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + scene.number)
+    airlight, beta = haze.sample_its(count, generator, "cpu")
+    _save(folder / "clear" / f"{scene.number}.png", scene.cut(scene.clear))
+    for index, (a, b) in enumerate(zip(airlight.flatten().tolist(), beta.tolist(), strict=True), 1):
+        name = f"{a:.5g}"  # the name is the truth: the picture is made with these digits
+        t = haze.transmission(scene.depth, torch.tensor([b]))
+        hazy = haze.add_haze(scene.clear, t, torch.tensor([[float(name)]]))
+        _save(folder / "hazy" / f"{scene.number}_{index}_{name}.png", scene.cut(hazy))
+        _save(folder / "trans" / f"{scene.number}_{index}.png", scene.cut(t))
+
+
+def _write_sots(scene: _Scene, folder: Path) -> None:
+    _save(folder / "gt" / f"{scene.number}.png", scene.cut(scene.clear))
+    for level, beta in enumerate(haze.SOTS_BETAS, 1):
+        t = haze.transmission(scene.depth, torch.tensor([beta]))
+        hazy = haze.add_haze(scene.clear, t, torch.tensor([[haze.SOTS_AIRLIGHT]]))
+        _save(folder / "hazy" / f"{scene.number}_{level}.png", scene.cut(hazy))
+
+
+def _save(path: Path, picture: Tensor) -> None:
+    """Write (1, C, H, W) in [0, 1] as an 8 bit PNG, whole or not at all."""
+    levels = (picture[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels = np.ascontiguousarray(levels[..., ::-1])  # cv2 writes BGR
+    _, data = cv2.imencode(".png", pixels)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.tobytes())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _prepare(root: Path, layout: Layout, overwrite: bool) -> None:
+    """Make the folders; take an earlier data set of ours out of them, or refuse."""
+    its = [root / "ITS" / name for name in ("clear", "hazy", "trans")] if layout.train else []
+    sots = [root / "SOTS" / "indoor" / name for name in ("gt", "hazy")] if layout.test else []
+    filled = [folder for folder in its + sots if folder.is_dir() and any(folder.iterdir())]
+    if filled and not overwrite:
+        raise UsageError(
+            f"{filled[0]} is not empty: pictures of two data sets would mix",
+            "use -y to replace what is there",
+        )
+    for folder in filled:
+        for path in folder.iterdir():
+            if _OURS.fullmatch(path.name):
+                path.unlink()
+    for folder in its + sots:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _pool(jobs: int | None) -> Iterator[ThreadPoolExecutor]:
+    """Threads that drop what is still to be done as soon as something fails or the user interrupts."""
+    pool = ThreadPoolExecutor(jobs or os.cpu_count() or 1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(frame: Frame) -> tuple[Pixels, Floats]:
+    assert frame.depth is not None
+    picture = read_picture(frame.clear)
+    depth = _read_depth(frame.depth)
+    if depth.shape != picture.shape[:2]:
+        raise DataError(
+            f"{frame.depth} is {depth.shape[1]} x {depth.shape[0]} pixels, its picture {frame.clear} is "
+            f"{picture.shape[1]} x {picture.shape[0]}: they must agree"
+        )
+    return picture, depth
+
+
+def _read_depth(path: Path) -> Floats:
+    raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if raw is None:
+        raise DataError(f"cannot read {path}: not a picture, or damaged")
+    depth = raw.astype(np.float32)
+    if depth.ndim == 3:
+        depth = depth[..., 0]
+    if not np.isfinite(depth).all() or depth.min() < 0 or depth.max() <= 0:
+        raise DataError(
+            f"{path} is no depth map: expected finite values from 0 up, larger for what is farther"
+        )
+    return depth
+
+
+def _read_textures(folder: Path) -> list[Pixels]:
+    if not folder.is_dir():
+        raise DataError(f"no folder at {folder}")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+    if not paths:
+        raise DataError(f"no pictures in {folder}: expected files ending in {', '.join(sorted(SUFFIXES))}")
+    return [read_picture(path) for path in paths]
