@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 from pathlib import Path
+
+from dehaze.parts import part_path
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -23,7 +24,7 @@ def write_whole(path: Path, data: bytes) -> None:
         return
     target = path.resolve() if path.is_symlink() else path
     _check_writable(target)
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+    temporary = part_path(target)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
