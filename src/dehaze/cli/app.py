@@ -10,11 +10,14 @@ import typer
 from dehaze.cli import output
 from dehaze.version import __version__
 
-EPILOG = """[bold]Exit status[/bold]: 0 done, 1 failed, 2 wrong usage (nothing written),
-3 some inputs failed (the rest done), 4 model not available, 130 interrupted.
-
-[bold]Environment[/bold]: DEHAZE_MODEL and DEHAZE_DEVICE stand in for --model and --device,
-NO_COLOR turns colours off."""
+STATUS = (
+    "[bold]Exit status[/bold]: 0 done, 1 failed, 2 wrong usage (nothing written), "
+    "3 some inputs failed (the rest done), 4 model not available, 130 interrupted."
+)
+ENVIRONMENT = (
+    "[bold]Environment[/bold]: DEHAZE_MODEL and DEHAZE_DEVICE stand in for --model and --device, "
+    "NO_COLOR turns colours off."
+)
 
 
 class Entry(NamedTuple):
@@ -51,7 +54,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback(epilog=EPILOG)(_dehaze)
+    app.callback(epilog=f"{STATUS}\n\n{ENVIRONMENT}")(_dehaze)
     for entry in COMMANDS:
         try:
             target = getattr(importlib.import_module(entry.module), entry.attribute)
@@ -62,7 +65,7 @@ def build_app() -> typer.Typer:
         if isinstance(target, typer.Typer):
             app.add_typer(target, name=entry.name, rich_help_panel=entry.panel)
         else:
-            app.command(entry.name, rich_help_panel=entry.panel)(target)
+            app.command(entry.name, rich_help_panel=entry.panel, epilog=STATUS)(target)
     return app
 
 

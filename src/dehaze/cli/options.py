@@ -115,7 +115,7 @@ QualityOption = Annotated[
         max=100,
         rich_help_panel=PICTURE,
         show_default=False,
-        help="Quality of JPEG, WebP and AVIF. Without it: 95, 90 and 85.",
+        help="Quality of JPEG, WebP, AVIF and HEIC. Without it: 95, 90, 85 and 90.",
     ),
 ]
 MetadataOption = Annotated[
