@@ -141,7 +141,7 @@ def bench(
             metavar="FILE.png|.svg",
             show_default=False,
             rich_help_panel=FILES,
-            help="Quality against cost; needs --data and the extra dehaze-cli[plot].",
+            help="Quality against cost; needs --data and the extra 'plot'.",
         ),
     ] = None,
     html: Annotated[
