@@ -32,14 +32,14 @@ RADIUS = 1
 EPS = 1e-6
 """Ridge of the fit, as a variance of the guide: contrast under a quarter of an 8-bit level counts as flat."""
 
-_NOISE_SHARE = 0.5
+NOISE_SHARE = 0.5
 """Ridge added for the picture's noise, as a share of its variance: less gain where contrast drowns in noise.
 On SOTS indoor with noise of 4 levels: +1.3 dB; nothing lost without noise."""
 
-_RESIDUAL_FLOOR = 1e-5
+RESIDUAL_FLOOR = 1e-5
 """Variance added to a window's residual before it becomes a weight: better fits than this are all alike."""
 
-_PATCHES, _PATCH = 12, 24
+PATCHES, PATCH = 12, 24
 """Noise is measured in 12 x 12 patches of 24 x 24 pixels."""
 
 _STRIP_ROWS = 64
@@ -107,11 +107,11 @@ def noise_variance(pixels: Pixels) -> float:
         pixels: (H, W, 3) uint8, uint16, or float32 in [0, 1].
     """
     height, width = pixels.shape[:2]
-    side = min(_PATCH, height, width) // 2 * 2
+    side = min(PATCH, height, width) // 2 * 2
     if side == 0:
         return 0.0
-    top = np.linspace(0, height - side, _PATCHES).astype(int)
-    left = np.linspace(0, width - side, _PATCHES).astype(int)
+    top = np.linspace(0, height - side, PATCHES).astype(int)
+    left = np.linspace(0, width - side, PATCHES).astype(int)
     patches = np.lib.stride_tricks.sliding_window_view(pixels[..., 1], (side, side))[top[:, None], left]
     quads = patches.astype(np.float32).reshape(*patches.shape[:2], side // 2, 2, side // 2, 2)
     diagonal = quads[..., 0, :, 0] + quads[..., 1, :, 1] - quads[..., 0, :, 1] - quads[..., 1, :, 0]
@@ -137,16 +137,19 @@ def fit(
     """
     if guide.shape != answer.shape:
         raise ValueError(f"guide and answer differ in shape: {guide.shape} and {answer.shape}")
-    mean_guide, mean_answer = _box(guide, radius), _box(answer, radius)
-    variance: Map = np.maximum(_box(guide * guide, radius) - mean_guide * mean_guide, 0)
-    covariance: Map = _box(guide * answer, radius) - mean_guide * mean_answer
-    spread = np.maximum(_box(answer * answer, radius) - mean_answer * mean_answer, 0)
-    gain: Map = np.divide(covariance, variance + np.float32(eps + _NOISE_SHARE * noise))
-    offset = mean_answer - gain * mean_guide
-    residual = np.maximum(spread - gain * (covariance + covariance - gain * variance), 0)
-    weight: Map = np.reciprocal(residual + np.float32(_RESIDUAL_FLOOR))
+    # In float64: a variance below the ridge is the small difference of two large numbers.
+    x, y = guide.astype(np.float64), answer.astype(np.float64)
+    mean_x, mean_y = _box(x, radius), _box(y, radius)
+    variance = np.maximum(_box(x * x, radius) - mean_x * mean_x, 0)
+    covariance = _box(x * y, radius) - mean_x * mean_y
+    spread = np.maximum(_box(y * y, radius) - mean_y * mean_y, 0)
+    gain = covariance / (variance + eps + NOISE_SHARE * noise)
+    offset = mean_y - gain * mean_x
+    residual = np.maximum(spread - gain * (2 * covariance - gain * variance), 0)
+    weight = 1 / (residual + RESIDUAL_FLOOR)
     total = _box(weight, radius)
-    return LocalAffine(_box(weight * gain, radius) / total, _box(weight * offset, radius) / total)
+    gain, offset = (_box(weight * part, radius) / total for part in (gain, offset))
+    return LocalAffine(gain.astype(np.float32), offset.astype(np.float32))
 
 
 def blend(previous: LocalAffine, current: LocalAffine, weight: float) -> LocalAffine:
@@ -198,9 +201,9 @@ def apply(
     return target.reshape(pixels.shape)
 
 
-def _box(x: Map, radius: int) -> Map:
+def _box(x: npt.NDArray[np.float64], radius: int) -> npt.NDArray[np.float64]:
     side = 2 * radius + 1
-    mean: Map = cv2.boxFilter(x, -1, (side, side), borderType=cv2.BORDER_REFLECT)  # type: ignore[assignment]
+    mean: npt.NDArray[np.float64] = cv2.boxFilter(x, -1, (side, side), borderType=cv2.BORDER_REFLECT)  # type: ignore[assignment]
     return mean
 
 

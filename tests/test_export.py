@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from dehaze import export
+from dehaze.dehazer import Dehazer
+from dehaze.errors import DehazeError, UsageError
+from dehaze.export import check_onnx, export_onnx
+from dehaze.models import build
+from dehaze.weights import Header
+
+WORKING = 40
+
+
+def _network(architecture: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = build(architecture)
+    for parameter in model.parameters():
+        if not parameter.any():  # layers that start at zero would make it the identity
+            nn.init.normal_(parameter, std=0.05)
+    return model.eval()
+
+
+def _header(architecture: str) -> Header:
+    return Header("toy", architecture, working_size=WORKING, licence="CC0-1.0")
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "full.onnx"
+    export_onnx(_network("lite"), _header("lite"), path)
+    return path
+
+
+def _run(path: Path, hazy: np.ndarray) -> np.ndarray:
+    """As a stranger would, who knows only the file."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (source,), (target,) = session.get_inputs(), session.get_outputs()
+    assert (source.name, source.type, source.shape) == ("hazy", "tensor(float)", [1, 3, "height", "width"])
+    assert (target.name, target.shape) == ("clear", [1, 3, "height", "width"])
+    (clear,) = session.run(None, {"hazy": hazy.transpose(2, 0, 1)[None]})
+    return clear[0].transpose(1, 2, 0)
+
+
+def _picture(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width] / 9
+    noise = np.random.default_rng(0).normal(0, 0.02, (height, width, 3))
+    waves = np.stack([np.sin(x + y / 3), np.cos(y), np.sin(x) * np.cos(y)], axis=-1)
+    return np.clip(0.6 + 0.3 * waves + noise, 0, 1).astype(np.float32)
+
+
+SIZES = [(1, 1), (30, 40), (40, 23), (41, 41), (90, 130), (133, 57), (3, 200)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_file_clears_pictures_as_the_dehazer_does(full: Path, size: tuple[int, int]) -> None:
+    hazy = _picture(*size)
+    expected = Dehazer(_network("lite"), _header("lite"), device="cpu")(hazy)
+    assert np.abs(expected - hazy).max() > 0.02
+    np.testing.assert_allclose(_run(full, hazy), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["lite", "student", "aod-net"])
+def test_network_alone_answers_as_in_pytorch(architecture: str, tmp_path: Path) -> None:
+    path, model = tmp_path / "network.onnx", _network(architecture)
+    export_onnx(model, _header(architecture), path, part="network")
+    for size in SIZES[:4]:
+        hazy = _picture(*size)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(hazy).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(_run(path, hazy), expected, atol=1e-5)
+
+
+def test_file_describes_itself(full: Path) -> None:
+    model = onnx.load(full)
+    onnx.checker.check_model(model, full_check=True)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert facts["name"] == "toy"
+    assert facts["architecture"] == "lite"
+    assert facts["part"] == "full"
+    assert facts["working_size"] == str(WORKING)
+    assert facts["licence"] == "CC0-1.0"
+    assert facts["producer"].startswith("dehaze ")
+
+
+def test_check_reports_each_size(full: Path) -> None:
+    results = check_onnx(full, _network("lite"), _header("lite"))
+    sizes = {(result.height, result.width) for result in results}
+    assert (1, 1) in sizes
+    assert any(max(size) == WORKING for size in sizes)
+    assert any(max(size) > WORKING for size in sizes)
+    assert max(result.difference for result in results) < 1e-4
+
+
+def test_check_finds_a_file_of_other_weights(full: Path) -> None:
+    other = _network("lite")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    with pytest.raises(DehazeError, match="differs from PyTorch"):
+        check_onnx(full, other, _header("lite"))
+
+
+def test_teacher_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="teacher"):
+        export_onnx(build("teacher"), Header("t", "teacher"), tmp_path / "t.onnx")
+
+
+def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> object:
+        raise ModuleNotFoundError(name=name)
+
+    monkeypatch.setattr(export.importlib, "import_module", missing)
+    with pytest.raises(UsageError, match="'onnx', which is not installed") as caught:
+        export_onnx(_network("lite"), _header("lite"), tmp_path / "x.onnx")
+    assert caught.value.hint == 'pip install "dehaze-cli[onnx]"'
+    assert not list(tmp_path.iterdir())
+
+
+def test_place_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DehazeError, match="cannot write"):
+        export_onnx(_network("aod-net"), _header("aod-net"), tmp_path / "file" / "x.onnx")
