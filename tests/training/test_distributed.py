@@ -66,7 +66,8 @@ def test_a_lost_worker_ends_the_others_with_a_sentence(tmp_path: Path) -> None:
     survivor, lost = together("lose", tmp_path)
     assert lost is None
     assert survivor["error"] == "TrainingError"
-    assert "training process 0 cannot go on, another one was lost" in survivor["message"]
+    assert survivor["message"].startswith("training process 0 cannot go on, another one was lost: ")
+    assert len(survivor["message"]) < 160
     assert "resume" in survivor["hint"]
     assert survivor["group_left"]
 

@@ -7,6 +7,7 @@ One process works one device: NCCL joins CUDA devices, gloo joins CPUs.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ def _naming_lost_workers() -> Iterator[None]:
         if not _is_lost_worker(error):
             raise
         raise TrainingError(
-            f"training process {dist.get_rank()} cannot go on, another one was lost: {_first_line(error)}",
+            f"training process {dist.get_rank()} cannot go on, another one was lost: {_gist(error)}",
             "start the same command again to resume from the last checkpoint",
         ) from error
 
@@ -187,5 +188,6 @@ def _is_lost_worker(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
-def _first_line(error: RuntimeError) -> str:
-    return str(error).partition("\n")[0]
+def _gist(error: RuntimeError) -> str:
+    """The first sentence, without the source file that gloo puts before it."""
+    return re.sub(r"^\[[^\]]*\]\s*", "", str(error)).partition("\n")[0].partition(". ")[0]
