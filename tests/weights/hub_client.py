@@ -121,6 +121,23 @@ def watched() -> None:
     library.fetch = printing  # type: ignore[assignment]
 
 
+def with_manifest(path: Path) -> None:
+    """Take another manifest for the package's own."""
+    from dehaze.weights import manifest
+
+    quick()
+    manifest.manifest_path = lambda: path
+
+
+def with_manifest_updated(path: Path) -> None:
+    """Take another manifest for the package's own, and bring it up to date first."""
+    from dehaze.weights import update
+
+    with_manifest(path)
+    update.manifest_path = lambda: path
+    assert update.main([]) == 0
+
+
 def _run(
     arguments: tuple[str, ...],
     environment: dict[str, str],

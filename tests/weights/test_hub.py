@@ -7,11 +7,12 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from hub_client import Client, Result, full_disk, watched
+from hub_client import Client, Result, full_disk, watched, with_manifest, with_manifest_updated
 from hub_server import TOKEN, Hub, serving
 
 from dehaze.models import build
@@ -151,9 +152,24 @@ def test_too_many_requests_says_when_to_come_back(hub: Hub, client: Client, weig
     assert_refused(client("pull", MAIN), "refuses more requests", "in 3600 seconds")
 
 
-def test_a_broken_server_is_named(hub: Hub, client: Client, weights: bytes) -> None:
+def test_a_busy_store_is_waited_for(hub: Hub, client: Client, weights: bytes) -> None:
     hub.add(REPO, {FILE: weights})
-    hub.fault("HEAD", status=500)
+    hub.fault("GET /store", status=429, headers={"Retry-After": "1"}, times=2)
+    assert client("pull", MAIN, "--json").record()["sha256"] == sha256(weights)
+    assert len(hub.lines("GET /store")) == 3
+
+
+def test_a_repository_that_moved_is_followed(hub: Hub, client: Client, weights: bytes) -> None:
+    hub.add("someone/renamed", {FILE: weights})
+    there = {"Location": f"/someone/renamed/resolve/main/{FILE}"}
+    hub.fault(f"HEAD /{REPO}/", status=307, headers=there)
+    assert client("pull", MAIN, "--json").record()["sha256"] == sha256(weights)
+
+
+@pytest.mark.parametrize("where", ["HEAD", "GET /store"])
+def test_a_broken_server_is_named(hub: Hub, client: Client, weights: bytes, where: str) -> None:
+    hub.add(REPO, {FILE: weights})
+    hub.fault(where, status=500)
     assert_refused(client("pull", MAIN), "status 500", "try again")
 
 
@@ -265,6 +281,50 @@ def test_a_changed_file_is_refused_until_accepted(
     assert client("pull", f"{MAIN}@{old}", "--json").record()["sha256"] == sha256(weights)
     assert client("pull", MAIN, "--accept", "--json").record()["sha256"] == sha256(other_weights)
     assert client("pull", MAIN, "--json").record()["sha256"] == sha256(other_weights)
+
+
+def _entry_on_the_hub(folder: Path, commit: str) -> Path:
+    entry = {"source": "hub", "repository": REPO, "revision": commit, "file": FILE}
+    words = {"role": "general", "description": "Far away."}
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({"version": 1, "default": None, "models": {"far": entry | words}}))
+    return path
+
+
+def test_an_entry_on_the_hub_needs_five_words_and_one_command(
+    hub: Hub, client: Client, weights: bytes, tmp_path: Path
+) -> None:
+    path = _entry_on_the_hub(tmp_path, hub.add(REPO, {FILE: weights}))
+    found = client("pull", "far", "--json", prepare=partial(with_manifest_updated, path)).record()
+    assert found["sha256"] == sha256(weights) == json.loads(path.read_text())["models"]["far"]["sha256"]
+    hub.requests.clear()
+    ours = partial(with_manifest, path)
+    assert client("pull", "far", "--json", prepare=ours).record() == found
+    assert client("path", "far", prepare=ours).out.strip() == found["path"]
+    assert client("verify", "far", prepare=ours).status == 0
+    assert hub.requests == []
+    assert not (client.folder / "home" / "assets").exists(), (
+        "the manifest vouches for it: nothing is recorded"
+    )
+
+
+def test_the_manifest_has_the_last_word(
+    hub: Hub, client: Client, weights: bytes, other_weights: bytes, tmp_path: Path
+) -> None:
+    commit = hub.add(REPO, {FILE: weights})
+    path = _entry_on_the_hub(tmp_path, commit)
+    client("pull", "far", prepare=partial(with_manifest_updated, path))
+    ours = partial(with_manifest, path)
+    hub.large[sha256(other_weights)] = other_weights
+    hub.repositories[REPO].commits[commit][FILE] = other_weights
+    forged = client("pull", "far", "--force", prepare=ours)
+    assert_refused(forged, sha256(weights), sha256(other_weights), "HF_ENDPOINT")
+    assert client("path", "far", prepare=ours).status == 4
+    hub.repositories[REPO].commits[commit][FILE] = weights
+    stored = Path(client("pull", "far", "--json", prepare=ours).record()["path"])
+    stored.write_bytes(weights[:-1] + b"?")
+    assert_refused(client("pull", "far", prepare=ours), "damaged", "pull --force far")
+    assert client("pull", "--force", "far", prepare=ours).status == 0
 
 
 def test_damage_in_the_cache_is_found_and_mended(hub: Hub, client: Client, weights: bytes) -> None:

@@ -115,7 +115,7 @@ def fetch_entry(entry: ModelEntry, *, progress: Progress | None = None, force: b
     """
     address = address_of(entry)
     was_cached = not force and cached(address) is not None
-    fetched = _fetch(address, progress=progress, force=force)
+    fetched = fetch(address, progress=progress, force=force)
     if fetched.sha256 == entry.sha256:
         return fetched
     if was_cached:
@@ -142,7 +142,7 @@ def fetch_foreign(
         ModelError: Not to be had, or not what it was on first use.
     """
     record = None if accept else trust.known(str(address))
-    fetched = _fetch(address, record=record, progress=progress, force=force)
+    fetched = fetch(address, record=record, progress=progress, force=force)
     now = trust.Record(str(address), fetched.sha256, fetched.path.stat().st_size, fetched.commit)
     if accept:
         trust.replace(now)
@@ -165,9 +165,24 @@ def damaged(name: str, path: Path) -> ModelError:
     )
 
 
-def _fetch(
-    address: Address, *, record: trust.Record | None = None, progress: Progress | None, force: bool
+def fetch(
+    address: Address,
+    *,
+    record: trust.Record | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
 ) -> Fetched:
+    """Return a file as the Hub or the cache has it, checked against nothing but what the Hub promised.
+
+    Args:
+        address: Where it is.
+        record: What it was on first use; a file that the Hub says is another one is refused unfetched.
+        progress: See `Progress`.
+        force: Download even what is in the cache.
+
+    Raises:
+        ModelError: Not to be had.
+    """
     found = cached(address)
     if found is None or force or not address.pinned:
         found = _download(address, found, record=record, progress=progress, force=force)
@@ -182,32 +197,17 @@ def _download(
     progress: Progress | None,
     force: bool,
 ) -> Path:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import hf_hub_download
 
     from dehaze.weights.hub_errors import CLIENT_ERRORS, explain, is_unreachable
 
-    url = hf_hub_url(address.repository, address.file, revision=address.revision)
     try:
-        # Asked for first because the download itself would retry for half a minute before it gives up.
-        promised = get_hf_file_metadata(url)
-        if not promised.etag or not promised.commit_hash:
-            raise ModelError(
-                f"{url} is not answered by a Hugging Face Hub", "check HF_ENDPOINT and your proxy"
-            )
-        if record and _SHA256.fullmatch(promised.etag) and promised.etag != record.sha256:
-            raise trust.changed(record, promised.etag)
-        if (promised.size or 0) > MAX_BYTES:
-            raise ModelError(
-                f"{address} has {promised.size} bytes, far more than any dehaze checkpoint",
-                "name a .safetensors file written by 'dehaze train' or 'dehaze distill'",
-            )
+        promised = _promise(address, record)
+        if found and force:
+            _discard(found)
         path = Path(
             hf_hub_download(
-                address.repository,
-                address.file,
-                revision=address.revision,
-                force_download=force,
-                tqdm_class=_bar(progress),
+                address.repository, address.file, revision=address.revision, tqdm_class=_bar(progress)
             )
         )
     except CLIENT_ERRORS as error:
@@ -215,13 +215,34 @@ def _download(
             _log.info("the Hub cannot be reached; using the copy of %s in the cache", address)
             return found
         raise explain(error, address) from error
-    if _SHA256.fullmatch(promised.etag) and sha256_of(path) != promised.etag and path != found:
+    if (force or path != found) and _SHA256.fullmatch(promised) and sha256_of(path) != promised:
         _discard(path)
         raise ModelError(
             f"{address} arrived damaged (not the bytes that the Hub promised), so it was thrown away",
             "try again; if it stays so, check HF_ENDPOINT and your proxy",
         )
     return path
+
+
+def _promise(address: Address, record: trust.Record | None) -> str:
+    """Ask the Hub what it would send, and return its entity tag: for large files the sha256.
+
+    The download would ask too, but retries for half a minute before it gives up.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(address.repository, address.file, revision=address.revision)
+    found = get_hf_file_metadata(url)
+    if not found.etag or not found.commit_hash:
+        raise ModelError(f"{url} is not answered by a Hugging Face Hub", "check HF_ENDPOINT and your proxy")
+    if record and _SHA256.fullmatch(found.etag) and found.etag != record.sha256:
+        raise trust.changed(record, found.etag)
+    if (found.size or 0) > MAX_BYTES:
+        raise ModelError(
+            f"{address} has {found.size} bytes, far more than any dehaze checkpoint",
+            "name a .safetensors file written by 'dehaze train' or 'dehaze distill'",
+        )
+    return found.etag
 
 
 def _commit_of(path: Path, address: Address) -> str:

@@ -21,9 +21,10 @@ _PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether the Hub gave no answer of its own, so that a copy in the cache is as good as any."""
+    """Whether the Hub said nothing about the file, so that a copy in the cache is as good as any."""
     error = _root(error)
-    return bool(_kinds(error) & set(_UNREACHABLE)) or _status(error) >= 500
+    status = _status(error)
+    return bool(_kinds(error) & set(_UNREACHABLE)) or status >= 500 or status == 429
 
 
 def explain(error: Exception, address: Address) -> ModelError:

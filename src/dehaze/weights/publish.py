@@ -51,6 +51,8 @@ def plan(repository: str, checkpoint: Path, *, public: bool = False) -> Plan:
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+    if repository.count("/") != 1:
+        raise ModelError(f"'{repository}' is not a repository on the Hub", "write it as owner/name")
     address = parse(f"hf://{repository}/{checkpoint.name}")
     _, header = load_checkpoint(checkpoint)
     if get_token() is None:

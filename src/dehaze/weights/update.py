@@ -1,7 +1,8 @@
 """Keep `weights_manifest.json` true: `python -m dehaze.weights.update` measures every file it names again.
 
 Written by hand in an entry: source, repository, revision, file, role and description. Everything else is read
-from the checkpoint, so a figure is corrected in the checkpoint's header (`--metrics`), never in the manifest.
+from the checkpoint (downloaded if it lives on the Hub and is not in the cache), so a figure is corrected in
+the checkpoint's header (`--metrics`), never in the manifest.
 """
 
 from __future__ import annotations
@@ -77,7 +78,11 @@ def refreshed(manifest: dict[str, Any], weights: Path = BUNDLED_DIRECTORY) -> di
 
 
 def _file_of(entry: dict[str, Any], weights: Path) -> Path:
-    return weights / str(entry["file"])
+    if entry["source"] == "bundled":
+        return weights / str(entry["file"])
+    from dehaze.weights.hub import Address, fetch
+
+    return fetch(Address(entry["repository"], entry["file"], entry["revision"])).path
 
 
 def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) -> dict[str, Any]:

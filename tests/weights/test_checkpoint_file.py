@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dehaze.errors import ModelError
+from dehaze.models import build
+from dehaze.weights import checkpoint
+from dehaze.weights.checkpoint import (
+    MAX_HEADER_BYTES,
+    Header,
+    load_checkpoint,
+    read_header,
+    rewrite_header,
+    save_checkpoint,
+    sha256_of,
+    write_atomically,
+    write_safetensors,
+)
+
+HEADER = Header("small", "lite", working_size=160, licence="MIT", data={"ITS": 10}, recipe={"steps": 3})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(path, build("lite").state_dict(), HEADER)
+    return path
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = build("lite").eval()
+    path = tmp_path / "x" / "small.safetensors"
+    save_checkpoint(path, model.state_dict(), HEADER)
+    loaded, header = load_checkpoint(path)
+    assert header == HEADER
+    assert not loaded.training
+    x = torch.rand(1, 3, 32, 40)
+    assert torch.equal(loaded(x), model(x))
+
+
+def test_the_header_is_read_without_the_weights(file: Path) -> None:
+    whole = file.read_bytes()
+    start = 8 + struct.unpack("<Q", whole[:8])[0]
+    file.write_bytes(whole[:start])
+    assert read_header(file) == HEADER
+
+
+def test_denormal_weights_become_zero(tmp_path: Path) -> None:
+    tensors = {"a": torch.tensor([1e-30, -1e-40, 1e-10, 2.0]), "n": torch.tensor([3])}
+    save_checkpoint(tmp_path / "a.safetensors", tensors, HEADER)
+    from safetensors.torch import load_file
+
+    stored = load_file(tmp_path / "a.safetensors")
+    assert stored["a"].tolist() == torch.tensor([0.0, 0.0, 1e-10, 2.0]).tolist()
+    assert stored["n"].tolist() == [3]
+
+
+def test_another_header_leaves_the_weights_alone(file: Path, tmp_path: Path) -> None:
+    before, _ = load_checkpoint(file)
+    rewrite_header(file, file, replace(HEADER, name="other", metrics={"x": {"psnr": 1.0, "command": "c"}}))
+    after, header = load_checkpoint(file)
+    assert header.name == "other"
+    assert all(torch.equal(v, after.state_dict()[k]) for k, v in before.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "not a safetensors file"),
+        (b"\x80\x02}q\x00.", "pickle"),
+        (b"PK\x03\x04", "pickle"),
+        (struct.pack("<Q", 1 << 60) + b"{}", "not a safetensors file"),
+        (struct.pack("<Q", 2) + b"[]", "not a dehaze checkpoint"),
+        (struct.pack("<Q", 2) + b"{]", "not a safetensors file"),
+        (struct.pack("<Q", 4) + b"\xff\xfe{}", "not a safetensors file"),
+        (struct.pack("<Q", 20) + b'{"__metadata__":null}'[:20], "not a safetensors file"),
+    ],
+)
+def test_what_is_not_a_checkpoint(tmp_path: Path, data: bytes, words: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=words) as caught:
+        read_header(path)
+    assert str(path) in caught.value.message
+    assert "dehaze models list" in caught.value.hint
+
+
+def test_a_pytorch_file_is_refused_unopened(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.zeros(2)}, path)
+    assert zipfile.is_zipfile(path)
+    with pytest.raises(ModelError, match="could run code"):
+        load_checkpoint(path)
+
+
+def test_a_header_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, {"a": torch.zeros(1)}, {"dehaze": "x" * MAX_HEADER_BYTES})
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("values", [[], 1, {}, {"format_version": "a"}, {"format_version": 1}])
+def test_a_damaged_header(tmp_path: Path, values: object) -> None:
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, {"a": torch.zeros(1)}, {"dehaze": json.dumps(values)})
+    with pytest.raises(ModelError, match="damaged"):
+        read_header(path)
+
+
+def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, {"a": torch.zeros(1)}, replace(HEADER, format_version=2))
+    with pytest.raises(ModelError, match="format 2") as caught:
+        read_header(path)
+    assert "--upgrade" in caught.value.hint
+
+
+def test_a_header_with_fields_of_tomorrow_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    values = {"name": "a", "architecture": "lite", "format_version": 1, "mood": "good"}
+    write_safetensors(path, {"a": torch.zeros(1)}, {"dehaze": json.dumps(values)})
+    assert read_header(path).name == "a"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "words"),
+    [
+        ("hal", {}, "unknown architecture"),
+        ("lite", {"moods": 3}, "no setting"),
+        ("aod-net", {}, "does not hold"),
+    ],
+)
+def test_a_network_that_cannot_be_built(
+    tmp_path: Path, architecture: str, config: dict[str, int], words: str
+) -> None:
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, build("lite").state_dict(), Header("x", architecture, config))
+    with pytest.raises(ModelError, match=words):
+        load_checkpoint(path)
+
+
+def test_a_truncated_file_is_said_to_be_damaged(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="does not hold the weights"):
+        load_checkpoint(file)
+
+
+def test_no_file_and_no_permission_to_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no checkpoint at"):
+        read_header(tmp_path / "none.safetensors")
+    with pytest.raises(ModelError, match="cannot read"):
+        read_header(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+
+    def fail(_: int) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fail)
+    with pytest.raises(OSError, match="no"):
+        write_atomically(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert path.read_bytes() == b"old"
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1.
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_of(tmp_path / "a") == expected

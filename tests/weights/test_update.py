@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from shelf import METRICS, Shelf, checkpoint
+
+from dehaze.models import build, count_parameters
+from dehaze.weights import list_models, load, manifest, update
+from dehaze.weights.checkpoint import Header, save_checkpoint, sha256_of
+
+NEW = ("--role", "general", "--description", "Small and quick.")
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    return Shelf(tmp_path / "shelf", monkeypatch)
+
+
+def test_the_shipped_manifest_is_true() -> None:
+    assert update.main(["--check"]) == 0
+
+
+def test_a_checkpoint_becomes_the_default_model(shelf: Shelf, tmp_path: Path) -> None:
+    file = checkpoint(tmp_path / "run.safetensors", metrics=METRICS, data={"ITS": {"pairs": 3}})
+    assert shelf.update(file, *NEW, "--default") == 0
+    (entry,) = list_models()
+    stored = shelf.weights / "small.safetensors"
+    assert (entry.name, entry.is_default, entry.role) == ("small", True, "general")
+    assert (entry.sha256, entry.bytes) == (sha256_of(stored), stored.stat().st_size)
+    assert entry.parameters == count_parameters(build("lite"))
+    assert (entry.metrics, entry.data) == (METRICS, {"ITS": {"pairs": 3}})
+    model, header = load()
+    assert header.name == "small"
+    weights = load(str(file))[0].state_dict()
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in weights.items())
+    assert shelf.update("--check") == 0
+
+
+def test_what_is_given_is_stored_in_the_checkpoint(shelf: Shelf, tmp_path: Path) -> None:
+    file = checkpoint(tmp_path / "run.safetensors", licence="")
+    figures = tmp_path / "figures.json"
+    figures.write_text(json.dumps(METRICS))
+    assert shelf.update(file, *NEW, "--name", "mine", "--licence", "CC0-1.0", "--metrics", figures) == 0
+    header = load("mine")[1]
+    assert (header.name, header.licence, header.metrics) == ("mine", "CC0-1.0", METRICS)
+    assert shelf.values()["models"]["mine"]["licence"] == "CC0-1.0"
+
+
+def test_the_result_obeys_the_schema(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.update(checkpoint(tmp_path / "run.safetensors", metrics=METRICS), *NEW, "--default")
+    schema = json.loads((Path(manifest.__file__).parent / "manifest.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(shelf.values())
+
+
+def test_a_retrained_model_keeps_its_words(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.update(checkpoint(tmp_path / "run.safetensors"), *NEW)
+    before = shelf.values()["models"]["small"]
+    assert shelf.update(checkpoint(tmp_path / "run.safetensors", seed=1, working_size=None)) == 0
+    after = shelf.values()["models"]["small"]
+    assert (after["role"], after["description"]) == (before["role"], before["description"])
+    assert after["sha256"] != before["sha256"]
+    assert (before["working_size"], after["working_size"]) == (160, None)
+
+
+def test_check_names_what_is_stale_and_writes_nothing(
+    shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.update(checkpoint(tmp_path / "run.safetensors"), *NEW)
+    checkpoint(shelf.weights / "small.safetensors", seed=1)
+    checkpoint(shelf.weights / "stray.safetensors")
+    values = shelf.values()
+    shelf.path.write_text(json.dumps({**values, "default": "gone"}))
+    text = shelf.path.read_text()
+    capsys.readouterr()
+    assert shelf.update("--check") == 1
+    said = capsys.readouterr().err
+    for words in ("small differs", "stray.safetensors is not in it", "the default gone"):
+        assert words in said
+    assert shelf.path.read_text() == text
+
+
+def test_one_command_makes_it_true_again(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.update(checkpoint(tmp_path / "run.safetensors"), *NEW)
+    checkpoint(shelf.weights / "small.safetensors", seed=1)
+    assert (shelf.update(), shelf.update("--check")) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "arguments", "words"),
+    [
+        ({}, ("--description", "x"), "no role"),
+        ({}, ("--role", "general"), "no description"),
+        ({"licence": ""}, NEW, "licence"),
+        ({"metrics": {"SOTS": {"psnr": 3.0}}}, NEW, "the command"),
+        ({"metrics": {"psnr": 3.0}}, NEW, "the command"),
+    ],
+)
+def test_refusals_leave_no_trace(
+    shelf: Shelf,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fields: dict[str, object],
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
+    assert shelf.update(checkpoint(tmp_path / "run.safetensors", **fields), *arguments) == 4
+    assert words in capsys.readouterr().err
+    assert shelf.values()["models"] == {}
+    assert list(shelf.weights.iterdir()) == []
+
+
+def test_a_checkpoint_that_does_not_load_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    save_checkpoint(file, {"a": torch.zeros(1)}, Header("x", "lite", licence="MIT"))
+    assert shelf.update(file, *NEW) == 4
+    assert shelf.values()["models"] == {}
