@@ -209,14 +209,12 @@ def _refuse_mixed_stdout(jobs: Sequence[Job], as_json: bool) -> None:
         return
     if as_json:
         raise UsageError("--json and the picture cannot both go to stdout", "name a file with -o")
-    if sys.stdout.isatty():
-        raise UsageError("a picture is not written to a terminal", "name a file with -o, or add: > clear.jpg")
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("stdout is no place for a picture here", "name a file with -o, or add: > clear.jpg")
 
 
 def _stdin() -> bytes:
-    if sys.stdin.isatty():
-        raise UsageError(
-            "stdin ('-') is a terminal, not a picture", "use: dehaze run - < foggy.jpg > clear.jpg"
-        )
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("there is no picture on stdin", "use: dehaze run - < foggy.jpg > clear.jpg")
     stream: BinaryIO = sys.stdin.buffer
     return stream.read()
