@@ -162,13 +162,20 @@ def test_nothing_but_pictures_on_stdout_if_they_go_there(capsys: pytest.CaptureF
     assert main(["run", "a.png", "-o", "-", "--compare"]) == 2
 
 
-def test_no_picture_to_a_terminal(
+def test_no_picture_to_or_from_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make("a.png")
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert main(["run", "a.png", "-o", "-"]) == 2
-    assert "terminal" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "isatty", lambda: True)
+        assert main(["run", "a.png", "-o", "-"]) == 2
+    assert "stdout" in capsys.readouterr().err
+    terminal = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    for stdin in (terminal, None):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert main(["run", "-", "-o", "c.png"]) == 2
+        assert "no picture on stdin" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,10 @@ def _refuse_mixed_stdout(jobs: Sequence[Job], as_json: bool) -> None:
     if as_json:
         raise UsageError("--json and the picture cannot both go to stdout", "name a file with -o")
     if sys.stdout is None or sys.stdout.isatty():
-        raise UsageError("stdout is no place for a picture here", "name a file with -o, or add: > clear.jpg")
+        raise UsageError(
+            "a picture cannot go to stdout here: it is a terminal, or closed",
+            "name a file with -o, or add: > clear.jpg",
+        )
 
 
 def _stdin() -> bytes:
