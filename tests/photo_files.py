@@ -77,6 +77,7 @@ def camera_exif(
     thumbnail: bool = True,
     interop: bytes = b"R98\0",
     maker_note: bytes = MAKER_NOTE,
+    xmp: bytes = b"",
 ) -> bytes:
     """EXIF as a camera lays it out: IFD0, EXIF, maker note, GPS, interoperability, IFD1, thumbnail."""
     exif: dict[int, tuple] = {
@@ -105,6 +106,8 @@ def camera_exif(
         0x8769: exif,
         0x8825: gps,
     }
+    if xmp:
+        main[700] = (1, xmp)
     data = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
     body, pointer = lay_out(main, 8, order)
     data += body

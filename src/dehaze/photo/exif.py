@@ -62,6 +62,8 @@ def resolution(directory: ifd.Directory) -> tuple[float, float] | None:
 def make_upright(exif: bytes, *, transposed: bool) -> bytes:
     """Set the orientation to 1, drop the thumbnail and, if the sides changed places, swap their tags.
 
+    Entries that lie outside the structure are dropped too; only then do others move.
+
     Args:
         exif: A TIFF structure.
         transposed: Width and height were exchanged.
@@ -81,7 +83,7 @@ def make_upright(exif: bytes, *, transposed: bool) -> bytes:
     struct.pack_into(layout.offset, data, following, 0)
     if 0 < thumbnail < len(data):
         _blank_thumbnail(data, layout, thumbnail)
-    return bytes(data)
+    return _repaired(bytes(data))
 
 
 def make_xmp_upright(xmp: bytes, *, transposed: bool) -> bytes:
@@ -115,6 +117,12 @@ def without_orientation(exif: bytes) -> bytes:
     data[at:end] = data[at + layout.entry_size : end] + bytes(layout.entry_size)
     struct.pack_into(layout.header, data, offset, len(found) - 1)
     return bytes(data)
+
+
+def _repaired(exif: bytes) -> bytes:
+    """The structure itself if it is sound, else one of what can be read of it."""
+    directory = first_directory(exif)
+    return ifd.header(directory.order) + ifd.write(directory) if directory.damaged else exif
 
 
 def _swap_sides(data: bytearray, layout: ifd.Layout, found: list[ifd.Slot]) -> None:

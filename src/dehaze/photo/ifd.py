@@ -64,11 +64,17 @@ class Entry:
 
 @dataclass
 class Directory:
-    """A directory and those it points to."""
+    """A directory and those it points to.
+
+    Attributes:
+        order: ``<`` or ``>``, as in `struct`.
+        damaged: Entries were left out when it was read, for they lie outside the file or overlap.
+    """
 
     order: str = "<"
     entries: dict[int, Entry] = field(default_factory=dict)
     children: dict[int, Directory] = field(default_factory=dict)
+    damaged: bool = False
 
     def numbers(self, tag: int) -> tuple[int, ...]:
         """Values of a whole-number tag; none if it is absent or of another type."""
@@ -178,7 +184,7 @@ def directories(data: bytes | bytearray) -> Iterator[Directory]:
     seen: set[int] = set()
     while offset and offset not in seen and len(seen) < _MAX_DIRECTORIES:
         seen.add(offset)
-        yield _read(data, layout, offset)
+        yield _read(data, layout, offset, [len(data)])
         _, following = slots(data, layout, offset)
         (offset,) = struct.unpack_from(layout.offset, data, following)
 
@@ -216,19 +222,26 @@ def header(order: str, offset: int = 8) -> bytes:
     return (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, offset)
 
 
-def _read(data: bytes | bytearray, layout: Layout, offset: int, depth: int = 0) -> Directory:
+def _read(
+    data: bytes | bytearray, layout: Layout, offset: int, budget: list[int], depth: int = 0
+) -> Directory:
+    """Read a directory and its children; their values together are no larger than the file."""
     directory = Directory(layout.order)
     for slot in slots(data, layout, offset)[0]:
-        if slot.kind not in SIZES or slot.value + slot.size > len(data):
+        budget[0] -= slot.size
+        if slot.kind not in SIZES or slot.value + slot.size > len(data) or budget[0] < 0:
+            directory.damaged = True
             continue
         entry = Entry(slot.kind, slot.count, bytes(data[slot.value : slot.value + slot.size]))
         if slot.tag not in _CHILDREN:
             directory.entries[slot.tag] = entry
             continue
-        child = Directory(layout.order, {slot.tag: entry}).number(slot.tag, 0)
-        if 0 < child < len(data) and depth < len(_CHILDREN):
-            try:
-                directory.children[slot.tag] = _read(data, layout, child, depth + 1)
-            except ValueError:
-                continue
+        at = Directory(layout.order, {slot.tag: entry}).number(slot.tag, 0)
+        try:
+            child = _read(data, layout, at, budget, depth + 1) if depth < len(_CHILDREN) else None
+        except ValueError:
+            child = None
+        directory.damaged |= child is None or child.damaged
+        if child is not None:
+            directory.children[slot.tag] = child
     return directory

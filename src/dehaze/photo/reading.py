@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ _DAMAGE = (
 )
 """What decoders raise on damaged files."""
 
+_MAX_DPI = 65535
 _TRANSPOSING = range(5, 9)
 _CV_TURNS: dict[int, Callable[[Samples], Samples]] = {
     2: lambda x: cv2.flip(x, 1),
@@ -187,7 +189,7 @@ def _finish(format: str, found: _Found) -> Photo:
         info=PhotoInfo(
             format=format,
             bit_depth=found.bit_depth,
-            dpi=found.dpi or exif_tags.resolution(directory),
+            dpi=_credible(found.dpi) or _credible(exif_tags.resolution(directory)),
             exif=exif_tags.make_upright(exif, transposed=transposed) if exif else b"",
             icc=icc,
             xmp=exif_tags.make_xmp_upright(found.xmp, transposed=transposed),
@@ -203,6 +205,11 @@ def _finish(format: str, found: _Found) -> Photo:
         notices=notices,
         colour=_colour(icc, notices),
     )
+
+
+def _credible(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
+    """A resolution that every format can state."""
+    return dpi if dpi and all(1 <= value <= _MAX_DPI for value in dpi) else None
 
 
 def _colour(icc: bytes, notices: list[str]) -> ColourTransform | None:
@@ -300,7 +307,10 @@ def _webp_is_lossless(data: bytes) -> bool:
 
 
 def _decode_avif(source: _Source) -> _Found:
-    image = AvifImagePlugin.AvifImageFile(io.BytesIO(source.data))
+    with warnings.catch_warnings():
+        # The plugin parses EXIF as it opens, and complains of any damage.
+        warnings.simplefilter("ignore")
+        image = AvifImagePlugin.AvifImageFile(io.BytesIO(source.data))
     source.check_size(*image.size)
     info = image.info
     found = _from_pillow(image, info.get("icc_profile") or b"", _frames(image.n_frames))
@@ -402,9 +412,8 @@ def _as_photoshop(iptc: bytes) -> bytes:
 def _decode_bmp(source: _Source) -> _Found:
     image = BmpImagePlugin.BmpImageFile(io.BytesIO(source.data))
     source.check_size(*image.size)
-    dpi = image.info.get("dpi")
     found = _from_pillow(image, b"", [])
-    found.dpi = dpi if dpi and all(dpi) else None
+    found.dpi = image.info.get("dpi")
     return found
 
 
