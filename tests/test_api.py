@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 import dehaze
 from dehaze.dehazer import from_name
 from dehaze.models import build
+from dehaze.photo.icc import DISPLAY_P3, make_profile
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import save_checkpoint
 
@@ -210,6 +211,32 @@ def test_paths_of_other_modes_equal_their_pil_images(mode: str, tmp_path: Path, 
     answer = model(tmp_path / "x.png")
     assert answer.mode == mode
     assert np.abs(np.asarray(answer).astype(int) - np.asarray(model(image))).max() <= 1
+
+
+def test_wide_gamuts_are_kept_and_the_network_sees_srgb(
+    tmp_path: Path, model: dehaze.Model, hazy: npt.NDArray[np.uint8], clear: npt.NDArray[np.uint8]
+) -> None:
+    image = Image.fromarray(hazy)
+    image.info["icc_profile"] = profile = make_profile("P3", DISPLAY_P3, None)
+    image.save(tmp_path / "x.png", icc_profile=profile)
+    answers = model(image), model(tmp_path / "x.png")
+    np.testing.assert_array_equal(np.asarray(answers[0]), np.asarray(answers[1]))
+    assert np.abs(np.asarray(answers[0]).astype(int) - clear).max() > 2
+    assert [answer.info["icc_profile"] for answer in answers] == [profile, profile]
+
+
+def test_a_damaged_profile_is_a_warning(model: dehaze.Model, hazy: npt.NDArray[np.uint8]) -> None:
+    image = Image.fromarray(hazy)
+    image.info["icc_profile"] = b"damaged"
+    with pytest.warns(UserWarning, match="taken for sRGB"):
+        model(image)
+
+
+def test_a_notice_of_a_file_is_a_warning(tmp_path: Path, model: dehaze.Model) -> None:
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("gray", "white")]
+    frames[0].save(tmp_path / "x.webp", save_all=True, append_images=frames[1:], lossless=True)
+    with pytest.warns(UserWarning, match=r"x\.webp: "):
+        model(tmp_path / "x.webp")
 
 
 def test_path_answers_upright_with_exif(

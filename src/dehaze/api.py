@@ -119,7 +119,7 @@ def load_model(
 
 
 def list_models() -> list[ModelEntry]:
-    """The models that can be named, the one in the box first.
+    """The models that have a name, in the manifest's order.
 
     Raises:
         ModelError: This installation is damaged.

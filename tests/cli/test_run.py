@@ -388,6 +388,11 @@ def test_device_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> N
     assert main(["run", "a.png"]) == 2
 
 
+def test_the_device_is_checked_before_the_model_is_fetched() -> None:
+    make("a.png")
+    assert main(["run", "a.png", "--device", "warp", "--model", "missing.safetensors"]) == 2
+
+
 def test_notices_and_warnings_reach_people_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     frames = [Image.new("RGB", (40, 30), colour) for colour in ("gray", "white")]
     frames[0].save("a.webp", save_all=True, append_images=frames[1:], lossless=True)
