@@ -1,7 +1,16 @@
 """Video: container in, frames, container out; steady over time, with its times, sound and colours kept."""
 
-from dehaze.video.convert import VideoReport, VideoSettings, dehaze_video
+from dehaze.video.convert import VideoReport, VideoSettings, check_target, dehaze_video, still
 from dehaze.video.sink import default_target
-from dehaze.video.source import VIDEO_SUFFIXES
+from dehaze.video.source import VIDEO_SUFFIXES, check_source
 
-__all__ = ["VIDEO_SUFFIXES", "VideoReport", "VideoSettings", "default_target", "dehaze_video"]
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "VideoReport",
+    "VideoSettings",
+    "check_source",
+    "check_target",
+    "default_target",
+    "dehaze_video",
+    "still",
+]

@@ -190,6 +190,21 @@ def dehaze_video(
     return report
 
 
+def still(name: str) -> Pixels:
+    """One upright frame from the middle of a video, (H, W, 3) uint8.
+
+    Raises:
+        VideoError: The video cannot be read.
+    """
+    with Source(name) as source:
+        middle = (source.seconds or 0) / 2
+    with Source(name, start=middle) as source:
+        frame, _ = _first_frame(source)
+        look = Look.of(frame)
+        pixels = Decoder(look.width, look.height, look.colour, deep=False)(frame)
+        return look.orientation.upright(pixels)
+
+
 def check_target(source: str, target: Path, *, overwrite: bool) -> None:
     """Refuse a target before any work is done.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -20,9 +19,10 @@ from av.stream import Stream
 
 from dehaze.errors import UsageError, VideoError
 from dehaze.machine import available_cpus
+from dehaze.parts import part_path, sweep
 from dehaze.video.colour import Encoder as ToFrame
 from dehaze.video.colour import Pixels, bits, has_alpha, output_colour, output_format
-from dehaze.video.source import Look, Parcel, Source, is_live, is_pattern
+from dehaze.video.source import Look, Parcel, Source, ffmpeg_name, is_live, is_pattern
 
 DEFAULT_CODEC = "libx264"
 DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libvpx": 8, "libsvtav1": 26}
@@ -133,9 +133,10 @@ class Sink:
     ) -> None:
         self._target, self._source, self._look, self._notice = target, source, look, notice
         self._is_sequence = is_pattern(str(target))
-        self._part = target if self._is_sequence else part_path(target)
+        self._part = target if self._is_sequence else part_path(target, keep_suffix=True)
         self._last_dts: dict[int, int] = {}
         self._last_pts: int | None = None
+        sweep([target])
         self._container = self._open()
         try:
             self._encoder = _find_encoder(self._container, codec, target, notice)
@@ -209,7 +210,7 @@ class Sink:
             options = {"movie_timescale": str(_timescale(self._source.time_base))}
         form = "image2" if self._is_sequence else None
         try:
-            container = av.open(str(self._part), "w", format=form, container_options=options)
+            container = av.open(ffmpeg_name(str(self._part)), "w", format=form, container_options=options)
         except ValueError as error:
             known = ".mp4, .mov, .mkv, .webm, .avi or numbered pictures such as frames_%04d.png"
             raise UsageError(
@@ -349,11 +350,6 @@ class Sink:
             reason = error.strerror or str(error)
             hint = "free some space and run the same command again" if error.errno == errno.ENOSPC else ""
             raise VideoError(f"{what}: {reason}", hint) from error
-
-
-def part_path(target: Path) -> Path:
-    """Where a file is written until it is whole: hidden, beside the target, with its suffix."""
-    return target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
 
 
 def describe(stream: Stream) -> str:

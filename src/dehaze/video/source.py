@@ -66,6 +66,9 @@ DEFAULT_RATE = 25.0
 
 Array = npt.NDArray[Any]
 
+_PICTURES = frozenset(
+    {".bmp", ".dpx", ".exr", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 _PATTERN = re.compile(r"%0?\d*d")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:(//)?", re.IGNORECASE)
 _OPEN_SECONDS, _READ_SECONDS = 10, 30
@@ -80,12 +83,18 @@ _MILLISECOND = Fraction(1, 1000)
 
 def is_pattern(name: str) -> bool:
     """Whether a name stands for numbered pictures, such as ``frames_%04d.png``."""
-    return _PATTERN.search(Path(name).name) is not None
+    path = Path(name)
+    return path.suffix.lower() in _PICTURES and _PATTERN.search(path.name) is not None
 
 
 def is_live(name: str) -> bool:
     """Whether a name is a URL or a camera rather than a file."""
     return _is_url(name) or name.startswith("/dev/video")
+
+
+def ffmpeg_name(path: str) -> str:
+    """A local path as FFmpeg takes it: what looks like a protocol must not be one."""
+    return f"file:{path}" if ":" in path else path
 
 
 @dataclass
@@ -372,20 +381,35 @@ def _exact(seconds: float) -> Fraction:
     return Fraction(seconds).limit_denominator(1_000_000)
 
 
-def _open(name: str, frame_rate: float) -> InputContainer:
+def check_source(name: str) -> None:
+    """Refuse a source that cannot be opened, before any work is done.
+
+    Raises:
+        UsageError: A directory, or a pattern that FFmpeg does not understand.
+        VideoError: No such file, an empty file, or numbered pictures of which one is missing.
+    """
     if is_live(name):
-        return _open_live(name)
+        return
     if is_pattern(name):
-        options = {"framerate": str(frame_rate), "start_number": str(_first_number(Path(name)))}
-        return _try_open(name, format="image2", options=options)
+        _first_number(Path(name))
+        return
     path = Path(name)
     if path.is_dir():
         raise UsageError(f"{name} is a directory, expected a video", f"use: dehaze folder {name}")
     if not path.exists():
-        raise VideoError(f"{name}: no such file")
+        raise VideoError(f"there is no file {name}")
     if path.is_file() and path.stat().st_size == 0:
-        raise VideoError(f"{name} is empty (0 bytes)")
-    return _try_open(name)
+        raise VideoError(f"{name} is empty: it has no bytes")
+
+
+def _open(name: str, frame_rate: float) -> InputContainer:
+    check_source(name)
+    if is_live(name):
+        return _open_live(name)
+    if is_pattern(name):
+        options = {"framerate": str(frame_rate), "start_number": str(_first_number(Path(name)))}
+        return _try_open(name, url=ffmpeg_name(name), format="image2", options=options)
+    return _try_open(name, url=ffmpeg_name(name))
 
 
 def _open_live(name: str) -> InputContainer:
@@ -394,10 +418,10 @@ def _open_live(name: str) -> InputContainer:
     return _try_open(name, timeout=(_OPEN_SECONDS, _READ_SECONDS))
 
 
-def _try_open(name: str, **arguments: object) -> InputContainer:
+def _try_open(name: str, *, url: str | None = None, **arguments: object) -> InputContainer:
     try:
         # Undecodable bytes in metadata must not end the work.
-        return av.open(name, mode="r", metadata_errors="replace", **arguments)  # type: ignore[call-overload,no-any-return]
+        return av.open(url or name, mode="r", metadata_errors="replace", **arguments)  # type: ignore[call-overload,no-any-return]
     except av.FFmpegError as error:
         raise VideoError(f"{name} cannot be opened as a video: {error.strerror}") from error
     except OSError as error:

@@ -1,0 +1,317 @@
+"""`dehaze folder`: a directory of photos and videos, as often as it takes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dehaze.cli import options as opt
+from dehaze.cli import output
+from dehaze.cli.errors import ExitStatus, explain, report
+from dehaze.cli.loading import load_dehazer
+from dehaze.cli.run import combined_status
+
+if TYPE_CHECKING:
+    from dehaze.cli.output import Bar, Output
+    from dehaze.folder import Album, FolderSettings, Job, Outcome, Plan
+
+FILES = "Which files"
+"""Panel of --help."""
+
+_SUFFIXES_SHOWN = 5
+
+
+def folder(
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="A directory of photos and videos.", show_default=False)
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            show_default=False,
+            help="Where the same tree is made. Without it: <DIR>_dehazed beside DIR.",
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool, opt.flag("-r", "--recursive", panel=FILES, help="Directories within, too.")
+    ] = False,
+    globs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--glob",
+            metavar="PATTERN",
+            show_default=False,
+            rich_help_panel=FILES,
+            help="Only files that fit, such as '*.jpg' or 'day1/*'; may be given several times.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            rich_help_panel=FILES,
+            help="Every N-th file from the I-th, to share a directory among machines.",
+        ),
+    ] = "1/1",
+    overwrite: Annotated[
+        bool, opt.flag("-y", "--overwrite", panel=FILES, help="Do again what is done. Without it: skipped.")
+    ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "-j",
+            "--jobs",
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Photos read at once, and as many written. Without it: one for each processor.",
+        ),
+    ] = None,
+    gallery: Annotated[
+        bool, opt.flag("--gallery", help="Also write gallery.html, a page of before/after sliders.")
+    ] = False,
+    compare: opt.CompareOption = False,
+    dry_run: opt.DryRunOption = False,
+    fail_fast: opt.FailFastOption = False,
+    model: opt.ModelOption = None,
+    device: opt.DeviceOption = "auto",
+    precision: opt.PrecisionOption = "auto",
+    resolution: opt.ResolutionOption = "auto",
+    tile: opt.TileOption = "auto",
+    strength: opt.StrengthOption = 1.0,
+    format: opt.FormatOption = None,
+    quality: opt.QualityOption = None,
+    metadata: opt.MetadataOption = "keep",
+    bit_depth: opt.BitDepthOption = "auto",
+    max_pixels: opt.MaxPixelsOption = None,
+    as_json: opt.JsonOption = False,
+    quiet: opt.QuietOption = False,
+    verbose: opt.VerboseOption = False,
+    no_progress: opt.NoProgressOption = False,
+    debug: opt.DebugOption = False,
+) -> None:
+    """Clear the haze from every photo and video in a directory.
+
+    dehaze folder ./dashcam                     writes ./dashcam_dehazed
+    dehaze folder ./trip -r --gallery           with directories within, and a page to look at
+    dehaze folder ./trip -r --glob '*.jpg' -f webp
+    dehaze folder ./trip --shard 2/8            the second of eight machines
+
+    What is done already is skipped, so after an interruption the same command goes on. A file that fails
+    does not stop the others; if some fail, the exit status is 3.
+    """
+    out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
+    working_side, tile_side = opt.resolution(resolution), opt.tile(tile)
+    from dehaze.folder import FolderSettings, parse_shard, plan_folder
+
+    plan = plan_folder(
+        Path(directory),
+        None if target is None else Path(target),
+        recursive=recursive,
+        globs=globs or (),
+        shard=parse_shard(shard),
+        format=format,
+        compare=compare,
+        overwrite=overwrite,
+    )
+    _say_plan(plan, out, recursive=recursive)
+    if dry_run:
+        _say_dry_run(plan, out)
+        return
+    settings = FolderSettings(
+        strength=strength,
+        reading={} if max_pixels is None else {"max_pixels": max_pixels},
+        writing={
+            "format": format,
+            "quality": quality,
+            "metadata": metadata,
+            "bit_depth": opt.bit_depth(bit_depth),
+        },
+        threads=threads,
+        fail_fast=fail_fast,
+    )
+    run = _Run(plan, settings, out, gallery=gallery)
+    if plan.todo:
+        dehazer = load_dehazer(
+            out, model, device=device, precision=precision, resolution=working_side, tile=tile_side
+        )
+        run.work(dehazer)
+    run.finish()
+    raise typer.Exit(run.status)
+
+
+class _Run:
+    """One pass over a directory: what is said while it goes on, and at the end."""
+
+    def __init__(self, plan: Plan, settings: FolderSettings, out: Output, *, gallery: bool) -> None:
+        self._plan, self._settings, self._out = plan, settings, out
+        self._album: Album | None = None
+        if gallery:
+            from dehaze.folder import Album
+
+            self._album = Album(plan)
+        self._began = time.perf_counter()
+        self._done = 0
+        self._failures: list[tuple[str, str]] = []
+        self._statuses = [ExitStatus.DONE for job in plan.jobs if job.exists]
+        self._failed_targets: set[Path] = set()
+        for job in plan.jobs:
+            if job.exists:
+                out.record({"input": str(job.source), "output": str(job.target), "status": "skipped"})
+        for path, reason in plan.unreadable:
+            self._fail(str(path), f"{path} cannot be listed: {reason}", ExitStatus.FAILED)
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return combined_status(self._statuses) if self._statuses else ExitStatus.DONE
+
+    def work(self, dehazer: Any) -> None:
+        """Do what is to be done."""
+        from dehaze.folder import dehaze_folder
+        from dehaze.pipeline import Timings
+
+        out, clock = self._out, Timings()
+        for warning in dehazer.warnings:
+            out.warning(warning)
+        total = len(self._plan.todo)
+        with out.progress("files", total=total) as bar:
+            frames = _Frames(bar)
+            outcomes = dehaze_folder(
+                self._plan,
+                dehazer,
+                self._settings,
+                frames=frames.show,
+                clock=clock,
+                **({} if self._album is None else {"look": self._album.look}),
+            )
+            try:
+                with closing(outcomes):
+                    for outcome in outcomes:
+                        self._take(outcome)
+                        bar.advance()
+                        bar.update(text=f"files, {self._rate:.1f}/s")
+            except BaseException:
+                rest = total - self._done - len(self._failures)
+                out.note(f"stopped with {rest} of {total} files to do; the same command goes on from there")
+                raise
+        stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in clock.seconds().items())
+        if stages:
+            out.detail(f"photos, work of all threads (the stages overlap): {stages}")
+
+    def finish(self) -> None:
+        """Write the gallery, and sum up."""
+        if self._album is not None:
+            self._write_gallery(self._album)
+        skipped = sum(job.exists for job in self._plan.jobs)
+        parts = [f"{self._done} done"]
+        if skipped:
+            parts.append(f"{skipped} there already")
+        if self._failures:
+            parts.append(f"{len(self._failures)} failed")
+        seconds = time.perf_counter() - self._began
+        self._out.line(f"{self._plan.output}: {', '.join(parts)}, {seconds:.1f} s, {self._rate:.1f} files/s")
+        for name, message in self._failures:
+            self._out.line(
+                f"  failed: {name if name in message else f'{name}:'} {message.removeprefix(name)}".rstrip()
+            )
+
+    @property
+    def _rate(self) -> float:
+        return (self._done + len(self._failures)) / max(time.perf_counter() - self._began, 1e-9)
+
+    def _take(self, outcome: Outcome) -> None:
+        job, out = outcome.job, self._out
+        if outcome.error is not None:
+            failure = explain(outcome.error)
+            report(outcome.error, failure)
+            self._failed_targets.add(job.target)
+            self._fail(str(job.source), failure.message, failure.status, failure.record())
+            return
+        self._done += 1
+        self._statuses.append(ExitStatus.DONE)
+        for notice in outcome.notices:
+            out.note(f"{job.source}: {notice}")
+        out.detail(f"{job.source} -> {job.target}  {outcome.seconds:.2f} s")
+        out.record(_record(outcome))
+
+    def _fail(self, name: str, message: str, status: int, record: dict[str, Any] | None = None) -> None:
+        self._failures.append((name, message))
+        self._statuses.append(ExitStatus(status))
+        self._out.record({"input": name, "status": "failed", **(record or {"error": message})})
+
+    def _write_gallery(self, album: Album) -> None:
+        out = self._out
+        with out.progress("thumbnails") as bar:
+            missing = album.complete(
+                self._failed_targets, lambda done, total: bar.update(done=done, total=total)
+            )
+        for path in missing:
+            out.warning(f"{path} is not in the gallery: it or its output cannot be read")
+        out.line(f"gallery: {album.write()}")
+
+
+class _Frames:
+    """A video's own progress, in the text of the bar of files."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+
+    def show(self, job: Job, done: int, total: int | None) -> None:
+        """Show how far a video is."""
+        self._bar.update(text=f"{job.source.name}, frame {done}{'' if total is None else f' of {total}'}")
+
+
+def _say_plan(plan: Plan, out: Output, *, recursive: bool) -> None:
+    if not plan.jobs and not plan.unreadable:
+        hint = "" if recursive else " (-r looks into directories within)"
+        out.warning(f"there is nothing to do in {plan.root}: no photos or videos{hint}")
+    if plan.ignored:
+        common = Counter(plan.ignored).most_common(_SUFFIXES_SHOWN)
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in common)
+        more = ", ..." if len(plan.ignored) > len(common) else ""
+        out.note(f"{plan.ignored.total()} files are no photos or videos and are left alone: {kinds}{more}")
+    if plan.own:
+        out.note(f"{plan.own} files or directories that dehaze made are not taken as inputs")
+
+
+def _say_dry_run(plan: Plan, out: Output) -> None:
+    for job in plan.jobs:
+        names = " and ".join(map(str, job.outputs))
+        out.line(f"{'exists' if job.exists else 'would write'}: {names} from {job.source}")
+        out.record(
+            {
+                "input": str(job.source),
+                "output": str(job.target),
+                "status": "skipped" if job.exists else "planned",
+                "dry_run": True,
+            }
+        )
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    job = outcome.job
+    record: dict[str, Any] = {
+        "input": str(job.source),
+        "output": str(job.target),
+        "status": outcome.status,
+        "kind": job.kind,
+        "size": [outcome.width, outcome.height],
+        "seconds": round(outcome.seconds, 3),
+        "notices": outcome.notices,
+    }
+    if job.compare is not None:
+        record["compare"] = str(job.compare)
+    if outcome.video is not None:
+        record["frames"] = outcome.video.frames
+        record["damaged"] = outcome.video.damaged
+    return record
