@@ -46,7 +46,7 @@ def other_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def _checkpoint(path: Path, seed: int) -> bytes:
     torch.manual_seed(seed)
-    header = Header(name="small", architecture="lite", working_size=160, licence="MIT", parameters=120106)
+    header = Header(name="small", architecture="lite", working_size=160, licence="MIT", config={})
     save_checkpoint(path, build("lite").state_dict(), header)
     return path.read_bytes()
 
@@ -146,10 +146,20 @@ def test_gated_repositories_say_where_to_ask(hub: Hub, client: Client, weights: 
     assert_refused(client("pull", MAIN, HF_TOKEN=TOKEN), "gated", "your token")
 
 
-def test_too_many_requests_says_when_to_come_back(hub: Hub, client: Client, weights: bytes) -> None:
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"Retry-After": "3600"}, "in 3600 seconds"),
+        ({"RateLimit": '"api";r=0;t=55'}, "in 55 seconds"),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "in a few minutes"),
+    ],
+)
+def test_too_many_requests_says_when_to_come_back(
+    hub: Hub, client: Client, weights: bytes, headers: dict[str, str], words: str
+) -> None:
     hub.add(REPO, {FILE: weights})
-    hub.fault("HEAD", status=429, headers={"Retry-After": "3600"})
-    assert_refused(client("pull", MAIN), "refuses more requests", "in 3600 seconds")
+    hub.fault("HEAD", status=429, headers=headers)
+    assert_refused(client("pull", MAIN), "refuses more requests", words)
 
 
 def test_a_busy_store_is_waited_for(hub: Hub, client: Client, weights: bytes) -> None:
@@ -237,7 +247,14 @@ def test_only_safetensors_are_fetched(hub: Hub, client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["hf://x.safetensors", "hf://a/b", "hf:/a/b/c.safetensors", "hf://a/b/../c.safetensors"]
+    "text",
+    [
+        "hf://x.safetensors",
+        "hf://a/b",
+        "hf:/a/b/c.safetensors",
+        "https://hub/a/b/c.safetensors",
+        "hf://a/b/../c.safetensors",
+    ],
 )
 def test_what_is_no_address(client: Client, text: str) -> None:
     assert_refused(client("path", text), "not an address", "hf://owner/repo/file.safetensors@revision")
@@ -360,6 +377,7 @@ def test_push_shows_asks_and_sends(hub: Hub, client: Client, weights: bytes, tmp
     assert f"{REPO} (will be created, private)" in asked.err
     assert f"{FILE}, {len(weights):,} bytes" in asked.err
     assert "license: mit" in asked.err
+    assert "120,106" in asked.err
     assert hub.repositories == {}
     sent = client("push", REPO, str(checkpoint), "--yes", **settings)
     assert sent.status == 0, sent.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from typing import TYPE_CHECKING
 
 from huggingface_hub import constants, errors, get_token
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 CLIENT_ERRORS: tuple[type[Exception], ...] = (HTTPError, OSError, ValueError, RuntimeError)
 """Everything the client raises on purpose. `HTTPError` is that of whichever httpx it was built on."""
 
-_UNREACHABLE = ("TransportError", "OfflineModeIsEnabled")
+_UNREACHABLE = {"TransportError", "OfflineModeIsEnabled"}
+_UNCONNECTED = {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"}
 _PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -24,7 +26,7 @@ def is_unreachable(error: Exception) -> bool:
     """Whether the Hub said nothing about the file, so that a copy in the cache is as good as any."""
     error = _root(error)
     status = _status(error)
-    return bool(_kinds(error) & set(_UNREACHABLE)) or status >= 500 or status == 429
+    return bool(_kinds(error) & _UNREACHABLE) or status >= 500 or status == 429
 
 
 def explain(error: Exception, address: Address) -> ModelError:
@@ -88,7 +90,7 @@ def _answered(error: errors.HfHubHTTPError, address: Address) -> ModelError:
 def _unanswered(error: Exception) -> ModelError:
     """Nothing, or not everything, came back."""
     kinds = _kinds(error)
-    if "ConnectTimeout" in kinds or "ConnectError" in kinds or "ProxyError" in kinds:
+    if kinds & _UNCONNECTED:
         return ModelError(
             f"cannot reach {constants.ENDPOINT}: {_first_line(error)}",
             "check your connection and HF_ENDPOINT; bundled models need no network: dehaze models list",
@@ -100,7 +102,7 @@ def _unanswered(error: Exception) -> ModelError:
         )
     return ModelError(
         f"the connection to {constants.ENDPOINT} broke: {_first_line(error)}",
-        "try again; what is there is kept",
+        "try again",
     )
 
 
@@ -137,7 +139,9 @@ def _status(error: Exception) -> int:
 
 
 def _when(error: errors.HfHubHTTPError) -> str:
-    seconds = error.response.headers.get("Retry-After", "")
+    headers = error.response.headers
+    limit = re.search(r"\bt\s*=\s*(\d+)", headers.get("RateLimit", ""))
+    seconds = limit[1] if limit else headers.get("Retry-After", "")
     return f"try again in {seconds} seconds" if seconds.isdigit() else "try again in a few minutes"
 
 

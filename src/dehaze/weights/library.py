@@ -67,7 +67,7 @@ def identify(name: str | None = None) -> ModelEntry | Address | Path:
     name = name or os.environ.get("DEHAZE_MODEL") or default_entry(manifest).name
     if name in manifest:
         return manifest[name]
-    if name.startswith("hf:"):
+    if name.startswith("hf:") or "://" in name:
         from dehaze.weights.hub import parse
 
         return parse(name)

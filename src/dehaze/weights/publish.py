@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dehaze.errors import ModelError
@@ -51,10 +51,13 @@ def plan(repository: str, checkpoint: Path, *, public: bool = False) -> Plan:
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+    from dehaze.models import count_parameters
+
     if repository.count("/") != 1:
         raise ModelError(f"'{repository}' is not a repository on the Hub", "write it as owner/name")
     address = parse(f"hf://{repository}/{checkpoint.name}")
-    _, header = load_checkpoint(checkpoint)
+    model, header = load_checkpoint(checkpoint)
+    header = replace(header, parameters=count_parameters(model))
     if get_token() is None:
         raise ModelError(
             "sending to the Hub needs a token with write permission",
