@@ -40,7 +40,7 @@ def first_directory(exif: bytes) -> ifd.Directory:
     """Read IFD0 with its EXIF, GPS and interoperability directories; an empty one for empty bytes.
 
     Raises:
-        ValueError: The structure is damaged.
+        DamagedError: The structure is damaged.
     """
     return next(ifd.directories(exif), ifd.Directory()) if exif else ifd.Directory()
 
@@ -69,7 +69,7 @@ def make_upright(exif: bytes, *, transposed: bool) -> bytes:
         transposed: Width and height were exchanged.
 
     Raises:
-        ValueError: The structure is damaged.
+        DamagedError: The structure is damaged.
     """
     data = bytearray(exif)
     layout, offset = ifd.read_header(data)
@@ -105,7 +105,7 @@ def without_orientation(exif: bytes) -> bytes:
     """Take the orientation's entry out of IFD0 and leave every other byte's position as it is.
 
     Raises:
-        ValueError: The structure is damaged.
+        DamagedError: The structure is damaged.
     """
     layout, offset = ifd.read_header(exif)
     found, following = ifd.slots(exif, layout, offset)

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from dehaze.photo.damage import DamagedError
+
 SIZES = {
     1: 1,
     2: 1,
@@ -136,14 +138,14 @@ def read_header(data: bytes | bytearray) -> tuple[Layout, int]:
     """Read byte order, kind and the first directory's offset.
 
     Raises:
-        ValueError: This is no TIFF structure.
+        DamagedError: This is no TIFF structure.
     """
     order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
     if order is None or len(data) < 8:
-        raise ValueError("no TIFF structure")
+        raise DamagedError("no TIFF structure")
     (magic,) = struct.unpack_from(order + "H", data, 2)
     if magic not in (42, 43) or (magic == 43 and len(data) < 16):
-        raise ValueError("no TIFF structure")
+        raise DamagedError("no TIFF structure")
     layout = Layout(order, magic == 43)
     return layout, struct.unpack_from(layout.offset, data, 8 if layout.big else 4)[0]
 
@@ -152,7 +154,7 @@ def slots(data: bytes | bytearray, layout: Layout, offset: int) -> tuple[list[Sl
     """List a directory's entries, and where the offset of the next directory is stored.
 
     Raises:
-        ValueError: The directory reaches past the end.
+        DamagedError: The directory reaches past the end.
     """
     found = []
     try:
@@ -161,7 +163,7 @@ def slots(data: bytes | bytearray, layout: Layout, offset: int) -> tuple[list[Sl
         width = struct.calcsize(layout.offset)
         end = at + count * layout.entry_size
         if end + width > len(data):
-            raise ValueError("a directory is cut short")
+            raise DamagedError("it is cut short")
         for entry in range(at, end, layout.entry_size):
             tag, kind = struct.unpack_from(layout.order + "HH", data, entry)
             (values,) = struct.unpack_from(layout.offset, data, entry + 4)
@@ -170,7 +172,7 @@ def slots(data: bytes | bytearray, layout: Layout, offset: int) -> tuple[list[Sl
                 (value,) = struct.unpack_from(layout.offset, data, value)
             found.append(Slot(tag, kind, values, entry, value))
     except struct.error as error:
-        raise ValueError("a directory is cut short") from error
+        raise DamagedError("it is cut short") from error
     return found, end
 
 
@@ -178,7 +180,7 @@ def directories(data: bytes | bytearray) -> Iterator[Directory]:
     """Read the chain of directories: a TIFF's pages, or EXIF's own and its thumbnail's.
 
     Raises:
-        ValueError: No TIFF structure, or a directory reaches past the end.
+        DamagedError: No TIFF structure, or a directory reaches past the end.
     """
     layout, offset = read_header(data)
     seen: set[int] = set()

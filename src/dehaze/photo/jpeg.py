@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+from dehaze.photo.damage import DamagedError
+
 EXIF_PREFIX = b"Exif\0\0"
 XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_EXTENSION_PREFIX = b"http://ns.adobe.com/xmp/extension/\0"
@@ -47,7 +49,7 @@ def split(data: bytes) -> Split:
     """Take a JPEG file apart.
 
     Raises:
-        ValueError: The file ends, or stops making sense, before the picture starts.
+        DamagedError: The file ends, or stops making sense, before the picture starts.
     """
     found = Split()
     kept = [data[:2]]
@@ -56,9 +58,9 @@ def split(data: bytes) -> Split:
         while data[at : at + 2] == b"\xff\xff":
             at += 1
         if at + 4 > len(data):
-            raise ValueError("the file is cut short")
+            raise DamagedError("it is cut short")
         if data[at] != 0xFF:
-            raise ValueError("its header is damaged")
+            raise DamagedError("its header is damaged")
         marker = data[at + 1]
         if marker in _ALONE:
             at += 2

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from dehaze.photo.damage import DamagedError
 from dehaze.photo.threads import workers
 
 Chunk = tuple[bytes, bytes]
@@ -65,22 +66,22 @@ def split(data: bytes) -> Split:
     """Take a PNG file apart.
 
     Raises:
-        ValueError: The file is cut short or a checksum of the picture's chunks is wrong.
+        DamagedError: The file is cut short or a checksum of the picture's chunks is wrong.
     """
     found = Split()
     kept = [SIGNATURE]
     at, name = len(SIGNATURE), b""
     while name != b"IEND":
         if at + 12 > len(data):
-            raise ValueError("the file is cut short")
+            raise DamagedError("it is cut short")
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if end > len(data):
-            raise ValueError("the file is cut short")
+            raise DamagedError("it is cut short")
         content = data[at + 8 : end - 4]
         if name in _PICTURE:
             if zlib.crc32(content, zlib.crc32(name)) != struct.unpack_from(">I", data, end - 4)[0]:
-                raise ValueError("a checksum is wrong")
+                raise DamagedError("a checksum is wrong")
             if name != b"tRNS" or found.bit_depth < 16:
                 kept.append(data[at:end])
         _take(found, name, content)
@@ -150,7 +151,7 @@ def _take(found: Split, name: bytes, content: bytes) -> None:
             _take_text(found, name, content)
     except (ValueError, zlib.error, struct.error) as error:
         if name in _PICTURE:
-            raise ValueError("its header is damaged") from error
+            raise DamagedError("its header is damaged") from error
 
 
 def _take_text(found: Split, name: bytes, content: bytes) -> None:
@@ -181,7 +182,7 @@ def _inflate(content: bytes) -> bytes:
     inflater = zlib.decompressobj()
     unfolded = inflater.decompress(content, MAX_INFLATED)
     if not inflater.eof:
-        raise ValueError("a compressed chunk is cut short or too large")
+        raise DamagedError("a compressed chunk is cut short or too large")
     return unfolded
 
 

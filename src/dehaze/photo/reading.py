@@ -27,6 +27,7 @@ from dehaze.errors import PhotoError
 from dehaze.photo import exif as exif_tags
 from dehaze.photo import heic, ifd, jpeg, png, tiff
 from dehaze.photo.colour import ColourTransform, to_srgb_picture, transform_for
+from dehaze.photo.damage import DamagedError
 from dehaze.photo.formats import FORMATS, RAW_SUFFIXES, START_BYTES, recognise
 from dehaze.photo.icc import ADOBE_GAMMA, ADOBE_RGB, DISPLAY_P3, colour_space, make_profile
 from dehaze.photo.types import Photo, PhotoInfo, Samples
@@ -50,6 +51,7 @@ _DAMAGE = (
 )
 """What decoders raise on damaged files."""
 
+_TEXT = {9, 10, 13, *range(32, 127)}
 _MAX_DPI = 65535
 _TRANSPOSING = range(5, 9)
 _CV_TURNS: dict[int, Callable[[Samples], Samples]] = {
@@ -102,7 +104,7 @@ class _Source:
     def check_size(self, width: int, height: int) -> None:
         """Refuse pictures over the limit before anything is decoded."""
         if width < 1 or height < 1:
-            raise ValueError("it has no pixels")
+            raise DamagedError("it has no pixels")
         if width * height > self.max_pixels:
             raise PhotoError(
                 f"{self.name} is {width} x {height} pixels ({_megapixels(width * height)}), "
@@ -271,7 +273,7 @@ def _decode_deep_png(parts: png.Split) -> Samples:
     samples = cv2.imdecode(np.frombuffer(parts.picture, np.uint8), cv2.IMREAD_UNCHANGED)
     width, height = parts.size
     if samples is None or samples.dtype != np.uint16 or samples.shape[:2] != (height, width):
-        raise ValueError("its pixels are damaged")
+        raise DamagedError("its pixels are damaged")
     samples = samples.reshape(height, width, -1)
     gray = parts.colour_type in (0, 4)
     if samples.shape[2] >= 3:
@@ -363,7 +365,7 @@ def _decode_tiff_page(source: _Source, page: ifd.Directory, notices: list[str]) 
         return _Found(samples, icc=icc, mask=mask, notices=notices)
     depth, formats = tiff.depth(page), set(page.numbers(tiff.SAMPLE_FORMAT))
     if depth > 8 or not formats <= {1}:
-        kind = "floating point" if 3 in formats else "bit"
+        kind = "bit floating point" if 3 in formats else "bit"
         raise PhotoError(
             f"{source.name} has {depth}-{kind} samples of a kind that dehaze cannot read",
             "export it as a TIFF of 8 or 16 bits a sample",
@@ -375,7 +377,7 @@ def _known_channels(samples: Samples, page: ifd.Directory, notices: list[str]) -
     """Keep colours and the first channel beyond, not multiplied; tell whether that is a mask, not alpha."""
     colours = 3 if page.number(tiff.PHOTOMETRIC, tiff.BLACK_IS_ZERO) == tiff.RGB else 1
     if samples.shape[2] < colours:
-        raise ValueError("its header is damaged")
+        raise DamagedError("its header is damaged")
     if samples.shape[2] > colours + 1:
         notices.append("its extra channels after the first, which are not colours, were left out")
         samples = samples[..., : colours + 1]
@@ -394,7 +396,7 @@ def _divided_by_alpha(samples: Samples) -> Samples:
 
 def _from_cmyk(samples: Samples, icc: bytes, notices: list[str]) -> _Found:
     if samples.shape[2] < 4:
-        raise ValueError("its header is damaged")
+        raise DamagedError("its header is damaged")
     if samples.dtype == np.uint16:
         notices.append("its 16 bits a sample were reduced to 8")
         samples = (samples >> 8).astype(np.uint8)
@@ -509,7 +511,8 @@ def _describe(data: bytes) -> str:
             return what
     if start[4:8] == b"ftyp":
         return "it is a video"
-    if b"\0" not in start and not any(byte < 9 for byte in start):
+    readable = sum(byte in _TEXT for byte in start)
+    if b"\0" not in start and readable > len(start) / 2:
         return "it is text"
     return "its first bytes belong to no format we know"
 
@@ -519,16 +522,13 @@ def _readable() -> str:
 
 
 def _reason(error: BaseException) -> str:
-    text = str(error)
+    if isinstance(error, DamagedError):
+        return str(error)
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
-    if "truncated" in text.lower() or "cut short" in text or isinstance(error, EOFError):
+    if "truncated" in str(error).lower() or isinstance(error, EOFError):
         return "it is cut short"
-    return (
-        text.splitlines()[0]
-        if isinstance(error, ValueError) and text.startswith("it")
-        else "its contents make no sense"
-    )
+    return "its contents make no sense"
 
 
 def _megapixels(pixels: int) -> str:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 from dehaze.photo import ifd
+from dehaze.photo.damage import DamagedError
 from dehaze.photo.exif import INCH, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION
 from dehaze.photo.ifd import Directory
 from dehaze.photo.threads import workers
@@ -50,6 +51,17 @@ _HANDED_TO_PILLOW = {
     *(_FILL_ORDER, *_STRIPS, *_TILES, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT),
     *(292, 293, 320, 332, 334, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532),
 }
+_SINGLE = (
+    WIDTH,
+    HEIGHT,
+    COMPRESSION,
+    PHOTOMETRIC,
+    SAMPLES,
+    PLANAR,
+    _ROWS_PER_STRIP,
+    _TILE_WIDTH,
+    _TILE_HEIGHT,
+)
 _NOT_METADATA = _HANDED_TO_PILLOW | {
     *(SUBFILE, 255, _ORIENTATION, 280, 281, 288, 289, _TRANSFER_FUNCTION, 330, LAYERS, 50715),
     *(XMP, IPTC, PHOTOSHOP, ICC, ifd.EXIF, ifd.GPS, ifd.INTEROP),
@@ -68,11 +80,13 @@ def pages(data: bytes) -> tuple[Directory, int]:
     """Read the first page's directory, and count the pages that are no thumbnails.
 
     Raises:
-        ValueError: The structure is damaged.
+        DamagedError: The structure is damaged.
     """
     first = next(ifd.directories(data), None)
     if first is None:
-        raise ValueError("it has no page")
+        raise DamagedError("it has no page")
+    if any(len(first.numbers(tag)) > 1 for tag in _SINGLE):
+        raise DamagedError("its header is damaged")
     rest = islice(ifd.directories(data), 1, None)
     return first, 1 + sum(not page.number(SUBFILE, 0) & _REDUCED for page in rest)
 
@@ -86,14 +100,14 @@ def check_complete(data: bytes, page: Directory) -> None:
     """Check that all of a page's pixels lie within the file.
 
     Raises:
-        ValueError: They do not, or the page has none.
+        DamagedError: They do not, or the page has none.
     """
     places = [(page.numbers(offsets), page.numbers(sizes)) for offsets, sizes in (_STRIPS, _TILES)]
     blocks = [block for offsets, sizes in places for block in zip(offsets, sizes, strict=False)]
     if not blocks:
-        raise ValueError("it has no pixels")
+        raise DamagedError("it has no pixels")
     if any(offset + size > len(data) for offset, size in blocks):
-        raise ValueError("the file is cut short")
+        raise DamagedError("it is cut short")
 
 
 def is_plain(page: Directory) -> bool:
@@ -115,7 +129,7 @@ def decode(data: bytes, page: Directory) -> Samples:
         (H, W, C) uint8 or uint16; C as stored, white is the highest value.
 
     Raises:
-        ValueError: Its pixels are damaged.
+        DamagedError: Its pixels are damaged.
     """
     width, height, count = page.number(WIDTH, 0), page.number(HEIGHT, 0), page.number(SAMPLES, 1)
     if page.number(PLANAR, 1) == 1 or count == 1:
@@ -265,7 +279,7 @@ def _decode_gray(data: bytes, page: Directory, count: int) -> Samples:
     samples = np.array(open_page(_with_page(data, gray)))
     samples = samples.astype(np.uint8 if bits == 8 else np.uint16, copy=False)
     if samples.shape != (page.number(HEIGHT, 0), width):
-        raise ValueError("its header is damaged")
+        raise DamagedError("its header is damaged")
     if page.number(PREDICTOR, 1) == _HORIZONTAL:
         step = tile or width
         for start in range(0, width, step):
@@ -289,10 +303,10 @@ def _with_page(data: bytes, page: Directory) -> bytes:
     """The file's bytes with `page` as its only directory.
 
     Raises:
-        ValueError: The file is too large for 4-byte offsets.
+        DamagedError: The file is too large for 4-byte offsets.
     """
     start = len(data) + len(data) % 2
     if start >= _CLASSIC_LIMIT:
-        raise ValueError("it is larger than 4 GiB")
+        raise DamagedError("it is larger than 4 GiB")
     padding = bytes(start - len(data))
     return b"".join([ifd.header(page.order, start), data[8:], padding, ifd.write(page, start)])
