@@ -78,9 +78,9 @@ class TableTransform:
 
     def __init__(self, icc: bytes) -> None:
         profile, srgb = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
-        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
-        self._to = ImageCms.buildTransform(profile, srgb, "RGB", "RGB", intent)
-        self._from = ImageCms.buildTransform(srgb, profile, "RGB", "RGB", intent)
+        intent, exact = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.NOOPTIMIZE
+        self._to = ImageCms.buildTransform(profile, srgb, "RGB", "RGB", intent, exact)
+        self._from = ImageCms.buildTransform(srgb, profile, "RGB", "RGB", intent, exact)
 
     def to_srgb(self, colours: Colours, *, clip: bool = True) -> Colours:
         """See `ColourTransform`; the answer is always within [0, 1]."""
@@ -131,7 +131,12 @@ def to_srgb_picture(image: Image.Image, icc: bytes) -> Image.Image:
         return image.convert("RGB")
     try:
         converted = ImageCms.profileToProfile(
-            image, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB"
+            image,
+            source,
+            ImageCms.createProfile("sRGB"),
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            "RGB",
+            flags=ImageCms.Flags.HIGHRESPRECALC,
         )
     except ImageCms.PyCMSError:
         return image.convert("RGB")
