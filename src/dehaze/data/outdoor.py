@@ -146,8 +146,9 @@ def _superpixels(photo: Pixels, gradient: Floats) -> Labels:
             row, column = np.unravel_index(int(cell.argmin()), cell.shape)
             number += 1
             markers[top + row, left + column] = number
-    labels = cv2.watershed(photo, markers).astype(np.float32)
-    # Watershed leaves lines of -1 between regions and around the picture.
+    # Watershed leaves lines of -1 between regions, and overwrites a frame of 1 pixel with them.
+    framed = cv2.copyMakeBorder(photo, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    labels = cv2.watershed(framed, np.pad(markers, 1))[1:-1, 1:-1].astype(np.float32)
     while (lines := labels < 1).any():
         labels = np.where(lines, cv2.dilate(labels, np.ones((3, 3), np.uint8)), labels)
     _, dense = np.unique(labels, return_inverse=True)
