@@ -135,7 +135,7 @@ def write(
         progress: Called after each scene.
 
     Raises:
-        UsageError: There is something in the folders already.
+        UsageError: There is something in the folders already, or a border leaves nothing of a picture.
         DataError: A picture or its depth cannot be used.
     """
     assert layout.train + layout.test == len(shots)
@@ -143,6 +143,10 @@ def write(
 
     def work(number: int) -> None:
         picture, depth = shots[number - 1]()
+        if 2 * border >= min(depth.shape):
+            raise UsageError(
+                f"--border {border} leaves nothing of pictures of {depth.shape[1]} x {depth.shape[0]}"
+            )
         clear = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
         scene = _Scene(number, clear, torch.from_numpy(depth)[None, None], border)
         if number <= layout.train:
