@@ -10,16 +10,13 @@ say, which keeps edges free of halos (on SOTS indoor, truth as answer, from 155 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-
-from dehaze.machine import available_cpus
 
 Pixels = npt.NDArray[Any]
 """(H, W, 3) uint8, uint16, or float32 in [0, 1]."""
@@ -172,7 +169,7 @@ def apply(
         pixels: (H, W, 3) uint8, uint16, or float32 in [0, 1].
         affine: The map, usually smaller than the pixels.
         strength: 1 for the whole effect, 0 for the input itself.
-        strip_rows: Rows that one thread takes at a time.
+        strip_rows: Rows to enlarge the maps for at a time.
 
     Returns:
         Dehazed pixels of the same shape and type, clamped to the type's range and rounded.
@@ -184,8 +181,7 @@ def apply(
     rows, fractions = _vertical(height, gain.shape[0])
     source = np.ascontiguousarray(pixels).reshape(height, width * 3)
     target = np.empty_like(source)
-
-    def strip(start: int) -> None:
+    for start in range(0, height, strip_rows):
         stop = min(start + strip_rows, height)
         first = int(rows[start])
         last = min(int(rows[stop - 1]) + 2, gain.shape[0])
@@ -196,8 +192,6 @@ def apply(
             cv2.add(product, _lerp(wide_offset, row, t), dst=target[begin:end], dtype=depth)
         if depth == cv2.CV_32F:
             np.clip(target[start:stop], 0, 1, out=target[start:stop])
-
-    _each(strip, range(0, height, strip_rows))
     return target.reshape(pixels.shape)
 
 
@@ -237,16 +231,3 @@ def _lerp(wide: Map, row: int, t: Map) -> Map:
     result: Map = np.multiply(t[:, None], below - above)
     result += above
     return result
-
-
-def _each(work: Callable[[int], None], starts: Iterable[int]) -> None:
-    """Run strips on all CPUs this process may use; NumPy and OpenCV let go of the interpreter lock."""
-    threads = available_cpus()
-    starts = list(starts)
-    if threads == 1 or len(starts) == 1:
-        for start in starts:
-            work(start)
-        return
-    with ThreadPoolExecutor(min(threads, len(starts))) as pool:
-        for _ in pool.map(work, starts):
-            pass
