@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dehaze.errors import DehazeError, UsageError
+from dehaze.errors import DehazeError, TrainingError, UsageError
 from dehaze.models import StudentConfig, TeacherConfig, build
 from dehaze.training.distributed import Distributed, join
 from dehaze.training.loop import RunOptions, Trainer
@@ -67,7 +67,12 @@ def learn(task: Task, process: Distributed) -> dict[str, Tensor]:
     return kept | {f"weight.{name}": p.detach().clone() for name, p in task.named_parameters()}
 
 
-def gradients(process: Distributed, folder: Path) -> Any:
+def meet(process: Distributed, folder: Path) -> Any:
+    """What test_distributed.py looks at."""
+    return {"talk": talk(process), "teacher": learn_every_task(process, folder)}
+
+
+def learn_every_task(process: Distributed, folder: Path) -> Any:
     """Every task; each process starts from other weights, so that the main process's must be handed out."""
     for name in ("dehaze", "distill", "distill-l1", "super-resolution"):
         save_file(
@@ -84,7 +89,7 @@ def gradients(process: Distributed, folder: Path) -> Any:
     }
 
 
-def talk(process: Distributed, folder: Path) -> Any:
+def talk(process: Distributed) -> Any:
     """Every way of talking."""
     try:
         process.share(5)
@@ -105,27 +110,22 @@ def talk(process: Distributed, folder: Path) -> Any:
     }
 
 
-def lose(process: Distributed, folder: Path) -> Any:
-    """The second process is gone before the second step."""
-    task = make_task("dehaze")
-    wrapped = process.wrap(task)
-    for step in range(2):
-        if step and process.rank == 1:
-            os._exit(9)
-        wrapped(make_batch(step))["total"].backward()
-    return "went on"
-
-
 class Noise:
-    """Batches that only the generator decides."""
+    """Batches that only the generator decides, but for one that is poisoned."""
 
     identity: ClassVar[dict[str, str | int]] = {"kind": "noise"}
+
+    def __init__(self, poisoned: int = 0) -> None:
+        self.poisoned, self.drawn = poisoned, 0
 
     def __len__(self) -> int:
         return 100
 
     def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
         clear = torch.rand(count, 3, *size, generator=generator)
+        self.drawn += 1
+        if self.drawn == self.poisoned:
+            clear[0, 0, 0, 0] = torch.nan
         return {"hazy": clear * 0.6 + 0.4, "clear": clear}
 
 
@@ -185,8 +185,19 @@ def make_trainer(process: Distributed, folder: Path, reporter: Interrupter, rank
     )
 
 
-def interrupt(process: Distributed, folder: Path) -> Any:
-    """An uninterrupted run, and one that a signal to the main process ends after two steps, then goes on."""
+def poison(process: Distributed, folder: Path) -> str:
+    """The second process alone meets a NaN, in its third batch; what each says."""
+    trainer = make_trainer(process, folder / "poisoned", Interrupter(), 0)
+    trainer.source = Noise(poisoned=3 if process.rank == 1 else 0)
+    try:
+        trainer.run()
+    except TrainingError as error:
+        return error.message
+    return "went on"
+
+
+def runs(process: Distributed, folder: Path) -> Any:
+    """An uninterrupted run; one that a signal ends after two steps and that then goes on; a NaN."""
     whole = make_trainer(process, folder / "whole", Interrupter(), 0).run()
     ended = make_trainer(process, folder / "parts", Interrupter(2), 0).run()
     trainer = make_trainer(process, folder / "parts", Interrupter(), 0)
@@ -197,6 +208,7 @@ def interrupt(process: Distributed, folder: Path) -> Any:
         "ended": [ended.reason, ended.progress.step],
         "resumed": resumed,
         "rest": [rest.reason, rest.progress.step],
+        "poisoned": poison(process, folder),
     }
 
 
@@ -206,16 +218,11 @@ def die(process: Distributed, folder: Path) -> Any:
 
 
 def go_on(process: Distributed, folder: Path) -> Any:
-    """What `die` left is finished; with another number of processes it is refused."""
+    """What `die` left is finished."""
     trainer = make_trainer(process, folder / "killed", Interrupter(), 0)
     trainer.resume()
     at = trainer.progress.step
     return {"at": at, "step": trainer.run().progress.step}
-
-
-def fail(process: Distributed, folder: Path) -> Any:
-    """A mistake of the program's own in one process must not be taken for a lost worker."""
-    raise RuntimeError("shapes do not match")
 
 
 def main(name: str, folder: Path) -> int:

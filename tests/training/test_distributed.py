@@ -9,16 +9,16 @@ import pytest
 import torch
 from lessons import learn, make_task
 from safetensors.torch import load_file
-from together import environment, together
+from together import environment, free_port, together
 
-from dehaze.errors import UsageError
-from dehaze.training.distributed import Distributed, join
+from dehaze.errors import TrainingError, UsageError
+from dehaze.training.distributed import Distributed, is_main_process, join
 
 
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    folder = tmp_path_factory.mktemp("gradients")
-    return folder, together("gradients", folder)
+    folder = tmp_path_factory.mktemp("meet")
+    return folder, together("meet", folder)
 
 
 @pytest.mark.parametrize("name", ["dehaze", "distill", "distill-l1", "super-resolution"])
@@ -39,7 +39,7 @@ def test_two_processes_learn_what_one_does_from_the_joined_batch(
 
 def test_the_teacher_stays_outside_and_the_projections_inside(lesson: tuple[Path, list[Any]]) -> None:
     for said in lesson[1]:
-        assert said["result"] == {
+        assert said["result"]["teacher"] == {
             "teacher_shared": False,
             "extras_shared": True,
             "saved": ["extras", "model"],
@@ -47,8 +47,8 @@ def test_the_teacher_stays_outside_and_the_projections_inside(lesson: tuple[Path
         assert said["group_left"]
 
 
-def test_every_way_of_talking(tmp_path: Path) -> None:
-    first, second = (said["result"] for said in together("talk", tmp_path))
+def test_every_way_of_talking(lesson: tuple[Path, list[Any]]) -> None:
+    first, second = (said["result"]["talk"] for said in lesson[1])
     assert (first["main"], second["main"]) == (True, False)
     assert first["seed"] == 7 != second["seed"]
     for said in (first, second):
@@ -62,20 +62,26 @@ def test_every_way_of_talking(tmp_path: Path) -> None:
         assert said["gather"] == [{"rank": 0}, {"rank": 1}]
 
 
-def test_a_lost_worker_ends_the_others_with_a_sentence(tmp_path: Path) -> None:
-    survivor, lost = together("lose", tmp_path)
-    assert lost is None
-    assert survivor["error"] == "TrainingError"
-    assert survivor["message"].startswith("training process 0 cannot go on, another one was lost: ")
-    assert len(survivor["message"]) < 160
-    assert "resume" in survivor["hint"]
-    assert survivor["group_left"]
+class TestErrors:
+    @pytest.fixture(autouse=True)
+    def _launched(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in environment(0, 1, free_port()).items():
+            monkeypatch.setenv(name, value)
 
+    def test_a_lost_worker_is_named_in_one_sentence(self) -> None:
+        said = "[/build/gloo/transport/tcp/pair.cc:537] Connection reset by peer. This is typical.\nMore"
+        with pytest.raises(TrainingError) as caught, join("cpu"):
+            raise RuntimeError(said)
+        assert caught.value.message == (
+            "training process 0 cannot go on, another one was lost: Connection reset by peer"
+        )
+        assert "resume" in caught.value.hint
+        assert not torch.distributed.is_initialized()
 
-def test_other_errors_pass_as_they_are(tmp_path: Path) -> None:
-    (said,) = together("fail", tmp_path, world=1)
-    assert (said["error"], said["message"]) == ("RuntimeError", "shapes do not match")
-    assert said["group_left"]
+    def test_others_pass_as_they_are(self) -> None:
+        with pytest.raises(RuntimeError, match=r"^shapes do not match$"), join("cpu"):
+            raise RuntimeError("shapes do not match")
+        assert not torch.distributed.is_initialized()
 
 
 class TestAlone:
@@ -91,6 +97,14 @@ class TestAlone:
         monkeypatch.delenv("MASTER_ADDR", raising=False)
         with join("cpu") as process:
             assert process.world == 1
+
+    def test_it_is_the_main_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("RANK", raising=False)
+        assert is_main_process()
+        for rank, main in ((0, True), (1, False)):
+            for name, value in environment(rank, 2, 1).items():
+                monkeypatch.setenv(name, value)
+            assert is_main_process() is main
 
     def test_every_method_does_the_obvious_thing(self) -> None:
         process = Distributed(torch.device("cpu"))

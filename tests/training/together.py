@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 LESSONS = Path(__file__).with_name("lessons.py")
-LIMIT_S = 120
+LIMIT_S = 300
 
 
 def free_port() -> int:
