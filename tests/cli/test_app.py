@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from dehaze.cli import main, output
-from dehaze.cli.app import COMMANDS
+from dehaze.cli.app import COMMANDS, help_of
 from dehaze.cli.errors import ExitStatus, run
 from dehaze.errors import DehazeError, ModelError, PhotoError, UsageError
 from dehaze.version import __version__
@@ -37,16 +37,34 @@ def app_raising(error: BaseException) -> typer.Typer:
     return app
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], [], *([entry.name, "--help"] for entry in COMMANDS)]
-)
-def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
+def test_help_and_version_import_nothing_heavy() -> None:
+    requests = [["--version"], [], ["--help"], *([entry.name, "--help"] for entry in COMMANDS)]
     code = (
-        "import sys; from dehaze.cli import main; "
-        f"status = main({arguments!r}); "
-        f"print(status, [name for name in {HEAVY!r} if name in sys.modules])"
+        "import sys; from dehaze.cli import main\n"
+        f"for request in {requests!r}:\n"
+        "    status = main(request)\n"
+        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "    sys.stderr.write(f'{request} {status} {heavy}\\n')"
     )
-    assert python(code).stdout.splitlines()[-1] == "0 []"
+    assert python(code).stderr.splitlines() == [f"{request} 0 []" for request in requests]
+
+
+def test_help_flows_as_prose_but_keeps_examples_line_by_line() -> None:
+    def command() -> None:
+        """Do this.
+
+          dehaze this        once
+          dehaze this twice
+
+        It is done in a way that takes
+        two lines to tell.
+        """
+
+    assert help_of(command).split("\n\n") == [
+        "Do this.",
+        "  dehaze this        once\n  dehaze this twice",
+        "It is done in a way that takes two lines to tell.",
+    ]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

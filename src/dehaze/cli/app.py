@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, NamedTuple
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -56,17 +58,23 @@ def build_app() -> typer.Typer:
     )
     app.callback(epilog=f"{STATUS}\n\n{ENVIRONMENT}")(_dehaze)
     for entry in COMMANDS:
-        try:
-            target = getattr(importlib.import_module(entry.module), entry.attribute)
-        except ModuleNotFoundError as error:
-            if error.name != entry.module:
-                raise
-            continue
+        target = getattr(importlib.import_module(entry.module), entry.attribute)
         if isinstance(target, typer.Typer):
+            for command in target.registered_commands:
+                command.help, command.epilog = help_of(command.callback), STATUS
             app.add_typer(target, name=entry.name, rich_help_panel=entry.panel)
         else:
-            app.command(entry.name, rich_help_panel=entry.panel, epilog=STATUS)(target)
+            app.command(entry.name, rich_help_panel=entry.panel, help=help_of(target), epilog=STATUS)(target)
     return app
+
+
+def help_of(command: Callable[..., Any] | None) -> str:
+    """Help text of a command: its docstring, prose as paragraphs of any width, examples line by line.
+
+    Prose ends with a full stop, examples do not.
+    """
+    paragraphs = (inspect.getdoc(command) or "").replace("\b\n", "").split("\n\n")
+    return "\n\n".join(" ".join(part.split()) if part.endswith(".") else part for part in paragraphs)
 
 
 def _show_version(wanted: bool) -> None:
