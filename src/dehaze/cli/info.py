@@ -94,7 +94,7 @@ def describe(facts: dict[str, Any]) -> list[str]:
 def _word(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "not installed" if value is None else str(value)
+    return "none" if value is None else str(value)
 
 
 def _version(distribution: str) -> str | None:
