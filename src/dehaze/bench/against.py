@@ -1,7 +1,8 @@
 """What changed between two reports, beyond what chance explains.
 
 A change counts in proportion to the cost or the error: PSNR as mean squared error and SSIM as 1 - SSIM, so
-that one tolerance serves all. 5 % more error is 0.21 dB of PSNR.
+that one tolerance serves all. 5 % more error is 0.21 dB of PSNR. Times are divided by that of a fixed piece
+of work, measured in the same rounds: a machine that is busier today is no change of ours.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ROUNDING = {"psnr": 0.005, "ssim": 0.00005}
 _SMALLEST_MEMORY_CHANGE_MB = 16.0
 """Two starts of the same process differ by a few megabytes."""
 
-_STARTUP_NOISE = 0.25
+_STARTUP_NOISE = 0.5
 """One start is not a distribution: it may be off by this share."""
 
 
@@ -48,6 +49,22 @@ class Change:
     now: float
     increase: float
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long the machine takes now over how long it took: by the medians, and how sure that is."""
+
+    middle: float = 1.0
+    low: float = 1.0
+    high: float = 1.0
+
+    @classmethod
+    def of(cls, before: Timing | None, now: Timing | None) -> Pace:
+        """Compare the times of the fixed piece of work; 1 where one is not known."""
+        if before is None or now is None:
+            return cls()
+        return cls(now.median / before.median, now.low / before.high, now.high / before.low)
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,9 @@ def compare(before: Report, now: Report, tolerance: float) -> Comparison:
 def _cost_changes(
     before: Report, now: Report, tolerance: float, same_speed: bool, notes: list[str]
 ) -> Iterator[Change]:
+    pace = Pace.of(before.yardstick, now.yardstick)
+    if same_speed and before.cost and now.cost:
+        notes.append(f"the machine took {pace.middle:.2f} times as long as for the report; allowed for")
     current = {_cost_key(row): row for row in now.cost}
     for row in before.cost:
         match = current.get(_cost_key(row))
@@ -105,8 +125,8 @@ def _cost_changes(
             continue
         yield from _exact_changes(subject, row, match, tolerance)
         if same_speed:
-            yield from _timing_changes(subject, row, match, tolerance)
-            yield from _process_changes(subject, row, match, tolerance)
+            yield from _timing_changes(subject, row, match, pace, tolerance)
+            yield from _process_changes(subject, row, match, pace, tolerance)
 
 
 def _cost_key(row: CostRow) -> tuple[str, int, int, int, str, str]:
@@ -121,25 +141,29 @@ def _exact_changes(subject: str, before: CostRow, now: CostRow, tolerance: float
             yield _change(subject, figure, old, new, new / old - 1 if old else 0.0, _EXACT, tolerance)
 
 
-def _timing_changes(subject: str, before: CostRow, now: CostRow, tolerance: float) -> Iterator[Change]:
+def _timing_changes(
+    subject: str, before: CostRow, now: CostRow, pace: Pace, tolerance: float
+) -> Iterator[Change]:
     figures = (("network", "network, ms"), ("dehaze", "dehaze, ms"), ("whole", "file to file, ms"))
     for name, figure in figures:
         old, new = getattr(before, name), getattr(now, name)
         if isinstance(old, Timing) and isinstance(new, Timing):
-            apart = new.low > old.high or new.high < old.low
-            increase = new.median / old.median - 1
+            apart = new.low / pace.high > old.high or new.high / pace.low < old.low
+            increase = new.median / pace.middle / old.median - 1
             noise = 0.0 if apart else float("inf")
             yield _change(subject, figure, old.median, new.median, increase, noise, tolerance)
 
 
-def _process_changes(subject: str, before: CostRow, now: CostRow, tolerance: float) -> Iterator[Change]:
+def _process_changes(
+    subject: str, before: CostRow, now: CostRow, pace: Pace, tolerance: float
+) -> Iterator[Change]:
     for name, figure in (("memory_mb", "memory, MB"), ("device_memory_mb", "GPU memory, MB")):
         old, new = getattr(before, name), getattr(now, name)
         if old and new:
             noise = _SMALLEST_MEMORY_CHANGE_MB / old
             yield _change(subject, figure, old, new, new / old - 1, noise, tolerance)
     if before.startup_s and now.startup_s:
-        increase = now.startup_s / before.startup_s - 1
+        increase = now.startup_s / pace.middle / before.startup_s - 1
         yield _change(
             subject, "start-up, s", before.startup_s, now.startup_s, increase, _STARTUP_NOISE, tolerance
         )

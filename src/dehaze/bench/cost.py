@@ -34,6 +34,7 @@ Progress = Callable[[int, int, str], None]
 """Called with measurements done, measurements in all, and what was measured."""
 
 _Key = tuple[str, Size, str]
+_YARDSTICK: _Key = ("yardstick", (310, 230), "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +57,32 @@ class CostSettings:
 
 
 def measure_cost(
-    contenders: Sequence[Contender], settings: CostSettings, progress: Progress | None = None
-) -> list[CostRow]:
+    contenders: Sequence[Contender],
+    settings: CostSettings,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> tuple[list[CostRow], Timing]:
     """Measure every contender on every size, the latencies interleaved.
+
+    Args:
+        contenders: Methods.
+        settings: How to measure.
+        device: Where networks run.
+        progress: Told of each finished measurement.
+
+    Returns:
+        Costs, and the time of a fixed piece of work in the same rounds: how fast the machine was just then.
 
     Raises:
         DehazeError: A fresh process failed.
     """
-    cases = {
+    cases: dict[_Key, Case] = {
         (c.name, size, kind): case
         for size in settings.sizes
         for c in contenders
         for kind, case in _cases(c, size, settings.batch).items()
     }
+    cases[_YARDSTICK] = _yardstick_case(device)
     total = len(cases) + len(contenders) * len(settings.sizes) * settings.startup
     done = 0
 
@@ -86,7 +100,7 @@ def measure_cost(
             if settings.startup:
                 rows[-1] = _with_startup(rows[-1], contender, settings)
                 count(contender.name)
-    return rows
+    return rows, times[_YARDSTICK]["total"]
 
 
 def hazy_picture(width: int, height: int) -> Pixels:
@@ -136,6 +150,21 @@ def network_case(dehazer: Dehazer, size: Size, batch: int) -> Case:
         watch = Stopwatch(lambda: synchronize(device))
         dehazer.forward(x)
         watch.lap("network")
+        return watch.laps
+
+    return run
+
+
+def _yardstick_case(device: torch.device) -> Case:
+    """The same work whatever is measured: convolutions as in the paper's student, two of its 43."""
+    convolution = torch.nn.Conv2d(16, 16, 3, padding=1).to(device)
+    x = torch.rand(1, 16, 230, 310, device=device)
+
+    def run() -> Laps:
+        watch = Stopwatch(lambda: synchronize(device))
+        with torch.inference_mode():
+            convolution(convolution(x))
+        watch.lap("yardstick")
         return watch.laps
 
     return run

@@ -153,6 +153,7 @@ class Report:
         date: When, ISO 8601 in UTC.
         environment: On what.
         cost: Costs, if measured.
+        yardstick: Time of a fixed piece of work in the same rounds, see `dehaze.bench.cost`.
         quality: Quality on each data set, if measured.
         flicker: Steadiness on video, if measured.
         notes: What a reader must know.
@@ -163,6 +164,7 @@ class Report:
     date: str
     environment: Environment
     cost: list[CostRow] = field(default_factory=list)
+    yardstick: Timing | None = None
     quality: list[QualityReport] = field(default_factory=list)
     flicker: list[FlickerRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

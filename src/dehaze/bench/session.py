@@ -13,6 +13,7 @@ from dehaze.bench.contenders import Contender, gather
 from dehaze.bench.cost import CostSettings, measure_cost
 from dehaze.bench.dataset import find_data, pictures
 from dehaze.bench.environment import describe_environment
+from dehaze.bench.latency import Timing
 from dehaze.bench.quality import Channel, evaluate_all
 from dehaze.bench.report import CostRow, FlickerRow, QualityReport, QualityRow, Report
 from dehaze.bench.steadiness import count_passes, measure_flicker
@@ -123,11 +124,13 @@ def run(plan: Plan, track: Tracker = silent) -> Session:
     data, notes = find_data(plan.data, plan.limit)
     settings = {"device": plan.device, "precision": plan.precision, "resolution": plan.resolution}
     contenders = gather(plan.models, references=plan.references, **settings)
+    cost, yardstick = _cost(plan, contenders, track)
     report = Report(
         command=plan.command,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         environment=describe_environment(resolve_device(plan.device)),
-        cost=_cost(plan, contenders, track),
+        cost=cost,
+        yardstick=yardstick,
         quality=[_quality(plan, contenders, found, track) for found in data],
         flicker=_flicker(plan, contenders, track),
         notes=[*notes, *dict.fromkeys(w for c in contenders if c.dehazer for w in c.dehazer.warnings)],
@@ -135,11 +138,12 @@ def run(plan: Plan, track: Tracker = silent) -> Session:
     return Session(report, contenders, data)
 
 
-def _cost(plan: Plan, contenders: Sequence[Contender], track: Tracker) -> list[CostRow]:
+def _cost(plan: Plan, contenders: Sequence[Contender], track: Tracker) -> tuple[list[CostRow], Timing | None]:
     if plan.cost is None:
-        return []
+        return [], None
+    device = resolve_device(plan.device)
     with track("cost", None, "steps") as bar:
-        return measure_cost(contenders, plan.cost, lambda done, total, what: bar.update(done, total))
+        return measure_cost(contenders, plan.cost, device, lambda done, total, _: bar.update(done, total))
 
 
 def _quality(plan: Plan, contenders: Sequence[Contender], found: PairSet, track: Tracker) -> QualityReport:

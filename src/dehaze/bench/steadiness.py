@@ -72,7 +72,7 @@ def _measure(
         value = flicker((pixels for pixels, _ in hazy), _answers(contender, kept, smooth))
     except ValueError as error:
         raise VideoError(f"cannot measure flicker on {video}: {error}") from error
-    return FlickerRow(contender.name, video, count, smooth, value)
+    return FlickerRow(contender.name, video.rpartition("/")[2], count, smooth, value)
 
 
 def frames(video: str, seconds: float | None = None) -> Iterator[Frame]:
