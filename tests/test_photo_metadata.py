@@ -211,6 +211,20 @@ def test_heic_is_turned_once() -> None:
     assert b'tiff:Orientation="1"' in again.info.xmp
 
 
+def test_xmp_no_longer_speaks_of_pictures_that_are_gone() -> None:
+    """Ultra HDR and motion photos describe a gain map and a film behind the picture."""
+    packet = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description hdrgm:Version="1.0" GCamera:MotionPhoto="1"'
+        b' GCamera:MotionPhotoVersion="1" GCamera:SpecialTypeID="kept" xmp:Rating="5">\n<Container:Directory>'
+        b'<rdf:Seq><Container:Item Item:Semantic="GainMap" Item:Length="77"/></rdf:Seq></Container:Directory>'
+        b"</rdf:Description></x:xmpmeta>"
+    )
+    kept = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description GCamera:SpecialTypeID="kept" xmp:Rating="5">\n'
+    )
+    assert read(encoded(scene(), "JPEG", xmp=packet)).info.xmp == kept + b"</rdf:Description></x:xmpmeta>"
+
+
 def test_orientation_that_only_xmp_states_is_applied() -> None:
     data = encoded(scene(), "WEBP", lossless=True, xmp=xmp_packet(6))
     np.testing.assert_array_equal(read(data).pixels, _upright(scene(), 6))

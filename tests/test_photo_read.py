@@ -237,6 +237,28 @@ def test_cmyk_jpeg_without_profile() -> None:
     assert picture.info.icc == b""
 
 
+def test_ycck_jpeg() -> None:
+    """Inks turned into luma and chroma, as Photoshop stores them; built by hand, for Pillow only reads them.
+
+    Decoding YCCK inverts the inks, and Adobe's files hold them inverted: so they are converted as they are.
+    """
+    ink = scene(channels=4)
+    to_chroma = [[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688], [0.114, 0.5, -0.081312]]
+    stored = 255 - ink[..., :3] @ np.array(to_chroma)
+    stored[..., 1:] -= 128
+    raw = np.concatenate([stored, ink[..., 3:]], axis=2).round().clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(raw, mode="CMYK").save(file, "JPEG", quality=100, subsampling=0)
+    data = bytearray(file.getvalue())
+    adobe = data.index(b"Adobe")
+    assert data[adobe + 11] == 0
+    data[adobe + 11] = 2
+    picture = read(bytes(data))
+    assert picture.info.format == "JPEG"
+    shown = np.asarray(Image.fromarray(ink, mode="CMYK").convert("RGB")).astype(int)
+    assert np.abs(picture.pixels - shown).mean() < 3
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_cmyk_tiff(dtype: type) -> None:
     ink = noise(20, 20, 4, dtype)

@@ -22,6 +22,11 @@ _SIDES = ((0x0100, 0x0101), (0xA002, 0xA003))
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)([1-8])")
 _XMP_THUMBNAILS = re.compile(rb"<(xmp|xap):Thumbnails>.*?</\1:Thumbnails>", re.DOTALL)
+_XMP_OTHER_PICTURES = re.compile(
+    rb"<Container:Directory>.*?</Container:Directory>"
+    rb"|\s(?:hdrgm|GContainer):\w+=\"[^\"]*\"|\s(?:GCamera|Camera):(?:MicroVideo|MotionPhoto)\w*=\"[^\"]*\"",
+    re.DOTALL,
+)
 _XMP_SIDES = re.compile(rb"(tiff:Image|exif:Pixel)(Width|Length|XDimension|YDimension)\b")
 _SWAPPED = {
     b"Width": b"Length",
@@ -87,9 +92,10 @@ def make_upright(exif: bytes, *, transposed: bool) -> bytes:
 
 
 def make_xmp_upright(xmp: bytes, *, transposed: bool) -> bytes:
-    """The same for an XMP packet."""
+    """The same for an XMP packet; what it says of gain maps and films in the file goes with these."""
     xmp = _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
     xmp = _XMP_THUMBNAILS.sub(b"", xmp)
+    xmp = _XMP_OTHER_PICTURES.sub(b"", xmp)
     if transposed:
         xmp = _XMP_SIDES.sub(lambda match: match[1] + _SWAPPED[match[2]], xmp)
     return xmp
