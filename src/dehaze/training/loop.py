@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -264,9 +264,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         device = self.process.device.type
-        context = torch.autocast(device, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
         self.task.train()
-        with context:
+        with precision(recipe, device):
             losses: dict[str, Tensor] = module(_channels_last(batch))
         self._check_finite(losses["total"])
         self.optimiser.zero_grad(set_to_none=True)
@@ -294,9 +293,11 @@ class Trainer:
     def _update_average(self) -> None:
         # young averages forget faster, so that the random start does not linger
         decay = min(self.recipe.optimiser.ema, (1 + self.progress.step) / (10 + self.progress.step))
+        if not self.recipe.optimiser.ema:
+            decay = 0.0
         for key, value in self.task.model.state_dict().items():
             kept = self.average[key]
-            if self.recipe.optimiser.ema and value.is_floating_point():
+            if value.is_floating_point():
                 kept.lerp_(value, 1 - decay)
             else:
                 kept.copy_(value)
@@ -403,6 +404,11 @@ class Trainer:
                     "seconds_left": left,
                 }
             )
+
+
+def precision(recipe: Recipe, device: str) -> AbstractContextManager[Any]:
+    """The context a recipe's forward pass runs in on a kind of device."""
+    return torch.autocast(device, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
 
 
 def _make_optimiser(settings: Optimiser, task: Task) -> torch.optim.Optimizer:

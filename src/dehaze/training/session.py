@@ -19,7 +19,7 @@ from dehaze.errors import DataError, UsageError
 from dehaze.models import build, count_parameters
 from dehaze.models.teacher import Teacher
 from dehaze.training.distributed import Distributed, join
-from dehaze.training.loop import STATE, Outcome, RunOptions, Source, Trainer
+from dehaze.training.loop import STATE, Outcome, RunOptions, Source, Trainer, precision
 from dehaze.training.recipe import Recipe
 from dehaze.training.report import RunReporter
 from dehaze.training.tasks import DehazeTask, DistillTask, SuperResolutionTask, Task
@@ -176,7 +176,9 @@ def _time_step(trainer: Trainer, stage: int) -> float:
         batch = trainer.source.batch(
             trainer.process.share(settings.batch), settings.sizes[0], torch.Generator().manual_seed(0)
         )
-        trainer.task(batch)["total"].backward()
+        with precision(trainer.recipe, trainer.process.device.type):
+            total = trainer.task(batch)["total"]
+        total.backward()
         if trainer.process.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)

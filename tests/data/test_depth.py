@@ -1,0 +1,159 @@
+"""Haze made from clear pictures and depth: equal to the closed form, repeatable, honest about bad files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dehaze.data.depth import DepthSource, Frame, MixedSource, find_frames, hazy_and_clear, without_depth
+from dehaze.errors import DataError
+
+
+def write_frame(folder: Path, name: str, shape: tuple[int, int] = (48, 64), seed: int = 0) -> Frame:
+    draw = np.random.default_rng(seed)
+    for part in ("clear", "depth"):
+        (folder / part).mkdir(exist_ok=True)
+    clear, depth = folder / "clear" / f"{name}.png", folder / "depth" / f"{name}.png"
+    cv2.imwrite(str(clear), draw.integers(0, 256, (*shape, 3), dtype=np.uint8))
+    cv2.imwrite(str(depth), np.linspace(10, 200, shape[0] * shape[1]).reshape(shape).astype(np.uint8))
+    return Frame(clear, depth)
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> list[Frame]:
+    return [write_frame(tmp_path, str(i), seed=i) for i in (1, 2, 10)]
+
+
+def test_frames_are_paired_in_natural_order(frames: list[Frame]) -> None:
+    folder = frames[0].clear.parents[1]
+    assert find_frames(folder / "clear", folder / "depth") == frames
+
+
+def test_missing_depth_is_counted_with_examples(frames: list[Frame]) -> None:
+    assert frames[1].depth is not None
+    frames[1].depth.unlink()
+    folder = frames[0].clear.parents[1]
+    with pytest.raises(DataError, match=r"1 of 3 pictures .* have no depth map .* for example 2"):
+        find_frames(folder / "clear", folder / "depth")
+
+
+def test_folders_must_exist_and_hold_pictures(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder at"):
+        without_depth(tmp_path / "none")
+    with pytest.raises(DataError, match="no pictures in"):
+        without_depth(tmp_path)
+
+
+def test_haze_is_the_closed_form(frames: list[Frame]) -> None:
+    """I = J t + A (1 - t) with t = exp(-d / dmax), A = 1, written out in numpy."""
+    hazy, clear = hazy_and_clear(frames[0])
+    depth = cv2.imread(str(frames[0].depth), cv2.IMREAD_UNCHANGED).astype(np.float64)
+    t = np.exp(-depth / depth.max())[..., None]
+    expected = clear / 255 * t + (1 - t)
+    assert np.abs(hazy / 255 - expected).max() < 0.004  # half a level of 8 bits, and of the depth
+
+
+def test_its_batches_obey_eq_1_with_gray_airlight(frames: list[Frame]) -> None:
+    """With the truth known, every pixel's (I - J) / (A - J) is one transmission for all channels."""
+    source = DepthSource(frames, [(24, 32)], view="whole")
+    batch = source.batch(8, (24, 32), torch.Generator().manual_seed(0))
+    hazy, clear = batch["hazy"], batch["clear"]
+    assert hazy.shape == clear.shape == (8, 3, 24, 32)
+    # Eq. 1 is affine in J with the same t for all channels: differences between channels shrink by t alone.
+    ratio_rg = (hazy[:, 0] - hazy[:, 1]) / (clear[:, 0] - clear[:, 1])
+    ratio_gb = (hazy[:, 1] - hazy[:, 2]) / (clear[:, 1] - clear[:, 2])
+    told = ((clear[:, 0] - clear[:, 1]).abs() > 0.1) & ((clear[:, 1] - clear[:, 2]).abs() > 0.1)
+    assert told.sum() > 500
+    assert torch.allclose(ratio_rg[told], ratio_gb[told], atol=1e-4)
+    assert ratio_rg[told].min() > np.exp(-1.8) - 1e-4
+    assert ratio_rg[told].max() < 1
+
+
+def test_equal_generators_give_equal_batches(frames: list[Frame]) -> None:
+    source = DepthSource(frames, [(24, 32)], rule="mixed", clear_share=0.3)
+    one, other, third = (
+        source.batch(4, (24, 32), torch.Generator().manual_seed(s))["hazy"] for s in (1, 1, 2)
+    )
+    assert torch.equal(one, other)
+    assert not torch.equal(one, third)
+
+
+def test_crops_are_pieces_of_the_frames(frames: list[Frame]) -> None:
+    source = DepthSource(frames[:1], [(16, 20)], view="crop")
+    picture = cv2.imread(str(frames[0].clear), cv2.IMREAD_COLOR_RGB).astype(np.float32) / 255
+    batch = source.batch(3, (16, 20), torch.Generator().manual_seed(0))["clear"].permute(0, 2, 3, 1).numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(picture, (16, 20), axis=(0, 1)).transpose(
+        0, 1, 3, 4, 2
+    )
+    for crop in batch:
+        distances = [np.abs(windows - c).max(axis=(2, 3, 4)).min() for c in (crop, crop[:, ::-1])]
+        assert min(distances) < 1e-6
+
+
+def test_crops_larger_than_a_frame_are_refused(frames: list[Frame]) -> None:
+    source = DepthSource(frames, [(64, 64)], view="crop")
+    with pytest.raises(DataError, match=r"crops of 64 x 64 pixels do not fit into .* as small as 64 x 48"):
+        source.batch(2, (64, 64), torch.Generator())
+
+
+def test_whole_view_shows_the_scene(frames: list[Frame]) -> None:
+    """Some batch is cut from frames reduced to just the size: then it is the frame, mirrored or not."""
+    source = DepthSource(frames[:1], [(24, 32)], view="whole")
+    picture = cv2.imread(str(frames[0].clear), cv2.IMREAD_COLOR_RGB)
+    small = cv2.resize(picture, (32, 24), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    closest = []
+    for seed in range(20):
+        crop = source.batch(1, (24, 32), torch.Generator().manual_seed(seed))["clear"][0]
+        pixels = crop.permute(1, 2, 0).numpy()
+        closest.append(min(np.abs(pixels - small).max(), np.abs(pixels[:, ::-1] - small).max()))
+    assert min(closest) < 1e-6
+    assert max(closest) > 0.05  # other zooms are drawn too
+
+
+@pytest.mark.parametrize("rule", ["its", "real", "mixed"])
+def test_pictures_stay_in_range(frames: list[Frame], rule: str) -> None:
+    source = DepthSource(frames, [(24, 32)], rule=rule)  # type: ignore[arg-type]
+    for seed in range(5):
+        batch = source.batch(6, (24, 32), torch.Generator().manual_seed(seed))
+        for pictures in batch.values():
+            assert pictures.min() >= 0
+            assert pictures.max() <= 1
+
+
+def test_some_pictures_can_be_left_clear(frames: list[Frame]) -> None:
+    source = DepthSource(frames, [(24, 32)], clear_share=0.5)
+    batch = source.batch(64, (24, 32), torch.Generator().manual_seed(0))
+    untouched = (batch["hazy"] - batch["clear"]).abs().amax(dim=(1, 2, 3)) < 1e-6
+    assert 16 < int(untouched.sum()) < 48
+
+
+def test_drawn_depth_needs_no_depth_folder(frames: list[Frame]) -> None:
+    source = DepthSource(without_depth(frames[0].clear.parent), [(24, 32)], rule="real")
+    assert source.identity["depth"] == "drawn"
+    batch = source.batch(2, (24, 32), torch.Generator().manual_seed(0))
+    assert (batch["hazy"] - batch["clear"]).abs().max() > 0.05
+
+
+def test_mixed_sources_fill_their_shares(frames: list[Frame]) -> None:
+    one, other = (DepthSource([f], [(24, 32)], view="whole") for f in frames[:2])
+    mixed = MixedSource([one, other], [3, 1])
+    assert mixed.batch(8, (24, 32), torch.Generator().manual_seed(0))["hazy"].shape == (8, 3, 24, 32)
+    assert mixed._shares == [0.75, 0.25]
+    assert len(mixed) == len(one) + len(other)
+    assert mixed.identity["1.kind"] == "clear+depth"
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    frame = write_frame(tmp_path, "a")
+    assert frame.depth is not None
+    frame.depth.write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"cannot read .*depth/a\.png"):
+        DepthSource([frame], [(8, 8)])
+    write_frame(tmp_path, "b", (10, 10))
+    crossed = Frame(tmp_path / "clear" / "a.png", tmp_path / "depth" / "b.png")
+    with pytest.raises(DataError, match=r"is 10 x 10 pixels, its picture .* is 64 x 48"):
+        DepthSource([crossed], [(8, 8)])

@@ -1,0 +1,207 @@
+"""The loop in one process: schedule, exact resume, budgets, best by validation, NaN."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dehaze.errors import TrainingError
+from dehaze.models import LiteConfig, build
+from dehaze.training.distributed import Distributed
+from dehaze.training.loop import RunOptions, Trainer, learning_rate
+from dehaze.training.recipe import Optimiser, Recipe, Stage
+from dehaze.training.report import RunReporter
+from dehaze.training.state import load_state
+from dehaze.training.tasks import DehazeTask
+from dehaze.weights.checkpoint import Header, read_header
+
+RECIPE = Recipe(
+    architecture="lite",
+    model={"widths": (4, 4), "blocks": (1, 1)},
+    validate_every=3,
+    stages=(Stage(sizes=((8, 12), (12, 8)), batch=2, steps=4), Stage(sizes=((16, 16),), batch=2, steps=4)),
+    optimiser=Optimiser(lr=1e-3, warmup=2, ema=0.9),
+)
+
+
+class Noise:
+    identity: ClassVar[dict[str, str | int]] = {"kind": "noise", "pictures": 10}
+
+    def __init__(self, nan_at: int = 0) -> None:
+        self.nan_at, self.drawn = nan_at, 0
+
+    def __len__(self) -> int:
+        return 10
+
+    def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
+        self.drawn += 1
+        clear = torch.rand(count, 3, *size, generator=generator)
+        if self.drawn == self.nan_at:
+            clear[0, 0, 0, 0] = math.nan
+        return {"hazy": clear * 0.5 + 0.5, "clear": clear}
+
+
+class Scripted:
+    """A validator that gives what it was told to."""
+
+    def __init__(self, scores: list[float]) -> None:
+        self.scores, self.limits = scores, list[int | None]()
+
+    def __call__(self, model: nn.Module, header: Header, *, limit: int | None = None) -> dict[str, float]:
+        assert not model.training
+        self.limits.append(limit)
+        return {"psnr": self.scores.pop(0)}
+
+
+def trainer(
+    folder: Path,
+    *,
+    recipe: Recipe = RECIPE,
+    source: Noise | None = None,
+    scores: list[float] | None = None,
+    **options: object,
+) -> Trainer:
+    torch.manual_seed(recipe.seed)
+    task = DehazeTask(build("lite", LiteConfig(widths=(4, 4), blocks=(1, 1))), loss="l1")
+    return Trainer(
+        recipe,
+        task,
+        source or Noise(),
+        Scripted(scores or [float(i) for i in range(20)]),
+        RunOptions(folder, log_every=1, **options),  # type: ignore[arg-type]
+        Distributed(torch.device("cpu")),
+    )
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = load_file(one), load_file(other)
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("at", [1, 4, 5])
+def test_resumed_equals_uninterrupted(tmp_path: Path, at: int) -> None:
+    trainer(tmp_path / "whole").run()
+
+    first = trainer(tmp_path / "parts")
+    step = first._step
+
+    def interrupted(module: nn.Module) -> dict[str, float]:
+        figures = step(module)
+        first._interrupted = first.progress.step == at
+        return figures
+
+    first._step = interrupted  # type: ignore[method-assign]
+    outcome = first.run()
+    assert (outcome.reason, outcome.progress.step, outcome.finished) == ("interrupted", at, False)
+
+    second = trainer(tmp_path / "parts")
+    assert second.resume()
+    assert second.run().finished
+    for name in ("last.safetensors", "state.safetensors"):
+        assert same(tmp_path / "whole" / name, tmp_path / "parts" / name), name
+
+
+def test_a_run_moves_the_weights_and_the_loss_falls(tmp_path: Path) -> None:
+    recipe = replace(
+        RECIPE,
+        stages=(Stage(sizes=((16, 16),), batch=4, steps=60),),
+        validate_every=100,
+        optimiser=Optimiser(lr=2e-2, warmup=2),
+    )
+    heard: list[float] = []
+    run = trainer(tmp_path, recipe=recipe)
+    run.reporter = RunReporter(
+        tmp_path,
+        lambda event, figures: heard.append(figures["total"]) if event == "step" else None,
+        tensorboard=False,
+    )
+    run.run()
+    assert sum(heard[-10:]) < 0.5 * sum(heard[:10])
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "step"] == list(range(1, 61))
+
+
+def test_the_best_by_validation_is_kept(tmp_path: Path) -> None:
+    outcome = trainer(tmp_path, scores=[0.0, 5.0, 9.0, 7.0]).run()
+    assert (outcome.progress.best_metric, outcome.progress.best_step) == (9.0, 6)
+    assert read_header(tmp_path / "best.safetensors").metrics == {"validation": {"psnr": 9.0}}
+    assert read_header(tmp_path / "last.safetensors").metrics == {"validation": {"psnr": 7.0}}
+    assert read_header(tmp_path / "best.safetensors").recipe["step"] == 6
+
+
+def test_two_pictures_are_validated_before_the_first_step(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.run()
+    assert isinstance(run.validator, Scripted)
+    assert run.validator.limits == [2, None, None, None]
+
+
+def test_the_time_budget_ends_a_sitting_with_a_state(tmp_path: Path) -> None:
+    outcome = trainer(tmp_path, max_minutes=0.0).run()
+    assert (outcome.reason, outcome.finished, outcome.progress.step) == ("time", False, 1)
+    assert load_state(tmp_path / "state.safetensors").progress.step == 1
+
+
+def test_nan_stops_with_the_step_and_the_last_good_state(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 3; .*state\.safetensors"):
+        trainer(tmp_path, source=Noise(nan_at=3)).run()
+    kept = load_state(tmp_path / "state.safetensors")
+    assert all(torch.isfinite(t).all() for t in kept.part("model").values())
+
+
+def test_another_recipe_or_data_set_is_refused_with_the_difference(tmp_path: Path) -> None:
+    trainer(tmp_path, max_minutes=0.0).run()
+    changed = trainer(tmp_path, recipe=replace(RECIPE, seed=1))
+    with pytest.raises(TrainingError, match="seed: 0 -> 1"):
+        changed.resume()
+    other = trainer(tmp_path)
+    other.source.identity = {"kind": "noise", "pictures": 11}  # type: ignore[misc]
+    with pytest.raises(TrainingError, match=r"data\.pictures: 10 -> 11"):
+        other.resume()
+
+
+def test_a_damaged_state_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / "state.safetensors").write_bytes(b"\0" * 64)
+    with pytest.raises(TrainingError, match="damaged and cannot be resumed"):
+        trainer(tmp_path).resume()
+
+
+def test_initial_weights_are_taken(tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    initial = build("lite", LiteConfig(widths=(4, 4), blocks=(1, 1))).state_dict()
+    run = trainer(tmp_path, initial=initial)
+    assert all(torch.equal(v, initial[k]) for k, v in run.task.model.state_dict().items())
+    assert all(torch.equal(v, initial[k]) for k, v in run.average.items())
+
+
+def test_the_moving_average_follows_its_definition(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    module = run.process.wrap(run.task)
+    expected = {k: v.clone() for k, v in run.average.items()}
+    for step in range(1, 5):
+        run._step(module)
+        decay = min(0.9, (1 + step) / (10 + step))
+        for key, value in run.task.model.state_dict().items():
+            expected[key] = decay * expected[key] + (1 - decay) * value
+    assert all(torch.allclose(run.average[k], v, atol=1e-6) for k, v in expected.items())
+
+
+def test_learning_rates_in_closed_form() -> None:
+    cosine = Optimiser(lr=1.0, warmup=10, final=0.1)
+    assert learning_rate(0, 110, cosine, 1.0) == pytest.approx(0.1)
+    assert learning_rate(9, 110, cosine, 1.0) == pytest.approx(1.0)
+    assert learning_rate(60, 110, cosine, 1.0) == pytest.approx(0.55)
+    assert learning_rate(110, 110, cosine, 1.0) == pytest.approx(0.1)
+    paper = Optimiser(lr=1e-5, warmup=0, schedule="step", decay=0.98, decay_epochs=10)
+    assert learning_rate(99, 10**6, paper, 10.0) == 1e-5
+    assert learning_rate(100, 10**6, paper, 10.0) == pytest.approx(0.98e-5)
+    assert learning_rate(1999, 10**6, paper, 10.0) == pytest.approx(1e-5 * 0.98**19)
+    assert learning_rate(500, 10**3, Optimiser(schedule="constant", lr=3.0), 1.0) == 3.0
