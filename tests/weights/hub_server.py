@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,8 +48,8 @@ class Fault:
     times: int | None = None
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
-    cut: int | None = None
-    stall: float = 0
+    cut: int | None = None  # after so many bytes of the body
+    stall: float = 0  # seconds of silence, at once or after the cut
     body: Callable[[bytes], bytes] | None = None
 
 
@@ -100,7 +101,7 @@ def serving() -> Iterator[Hub]:
     class Handler(_Handler):
         state = hub
 
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
+    servers = [_Server(("127.0.0.1", 0), Handler) for _ in range(2)]
     hub.url, hub.store_url = (f"http://127.0.0.1:{server.server_port}" for server in servers)
     threads = [threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in servers]
     for server, thread in zip(servers, threads, strict=True):
@@ -114,6 +115,15 @@ def serving() -> Iterator[Hub]:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 64
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is part of the game."""
+        if not isinstance(sys.exception(), ConnectionError):
+            raise
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -142,8 +152,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.state.requests.append(Request(line, {k.lower(): v for k, v in self.headers.items()}))
         fault = self.state.fault_for(line)
         self.fault = fault or Fault("")
-        if self.fault.stall:
-            self.state.stop.wait(self.fault.stall)
+        if self.fault.stall and self.fault.cut is None:
+            self._stall()
+            return
         if self.fault.status:
             self._answer(self.fault.status, {"error": "told to fail"}, self.fault.headers)
             return
@@ -185,6 +196,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data if self.fault.cut is None else data[: self.fault.cut])
         if self.fault.cut is not None:
             self.close_connection = True
+            self._stall()
+
+    def _stall(self) -> None:
+        """Say no more for a while, or until the test is over; then hang up."""
+        self.state.stop.wait(self.fault.stall)
+        self.close_connection = True
 
     def _token(self) -> str:
         return self.headers.get("Authorization", "").removeprefix("Bearer ")

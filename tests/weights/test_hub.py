@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_client import Client, Result, full_disk, watched, with_manifest, with_manifest_updated
+from hub_client import Client, Result, full_disk, impatient, watched, with_manifest, with_manifest_updated
 from hub_server import TOKEN, Hub, serving
 
 from dehaze.models import build
@@ -188,11 +188,16 @@ def test_a_server_that_is_no_hub(hub: Hub, client: Client) -> None:
     assert_refused(client("pull", MAIN), "not answered by a Hugging Face Hub", "HF_ENDPOINT")
 
 
-@pytest.mark.parametrize("where", ["HEAD", "GET /store"])
-def test_a_server_that_stops_talking(hub: Hub, client: Client, weights: bytes, where: str) -> None:
+def test_a_server_that_does_not_answer(hub: Hub, client: Client, weights: bytes) -> None:
     hub.add(REPO, {FILE: weights})
-    hub.fault(where, stall=30)
-    assert_refused(client("pull", MAIN), "stopped answering", "HF_HUB_DOWNLOAD_TIMEOUT")
+    hub.fault("HEAD", stall=300)
+    assert_refused(client("pull", MAIN, HF_HUB_ETAG_TIMEOUT="1"), "stopped answering", "HF_HUB_ETAG_TIMEOUT")
+
+
+def test_a_server_that_stops_in_the_middle(hub: Hub, client: Client, weights: bytes) -> None:
+    hub.add(REPO, {FILE: weights})
+    hub.fault("GET /store", cut=1000, stall=300)
+    assert_refused(client("pull", MAIN, prepare=impatient), "stopped answering", "HF_HUB_DOWNLOAD_TIMEOUT")
     assert client.blobs() == []
 
 
