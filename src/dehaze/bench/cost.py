@@ -156,7 +156,7 @@ def network_case(dehazer: Dehazer, size: Size, batch: int) -> Case:
 
 
 def _yardstick_case(device: torch.device) -> Case:
-    """The same work whatever is measured: convolutions as in the paper's student, two of its 43."""
+    """The same work whatever is measured: convolutions of the paper's student's kind."""
     convolution = torch.nn.Conv2d(16, 16, 3, padding=1).to(device)
     x = torch.rand(1, 16, 230, 310, device=device)
 
