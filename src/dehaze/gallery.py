@@ -223,6 +223,8 @@ for (const pair of document.querySelectorAll(".pair")) {
     input.focus({preventScroll: true});
     follow(event);
   });
+  // Otherwise the click itself would take the focus away again.
+  pair.addEventListener("mousedown", (event) => event.preventDefault());
   pair.addEventListener("pointermove", (event) => {
     if (pair.hasPointerCapture(event.pointerId)) follow(event);
   });

@@ -221,9 +221,7 @@ class _Run:
         seconds = time.perf_counter() - self._began
         self._out.line(f"{self._plan.output}: {', '.join(parts)}, {seconds:.1f} s, {self._rate:.1f} files/s")
         for name, message in self._failures:
-            self._out.line(
-                f"  failed: {name if name in message else f'{name}:'} {message.removeprefix(name)}".rstrip()
-            )
+            self._out.line(f"  failed: {message if name in message else f'{name}: {message}'}")
 
     @property
     def _rate(self) -> float:
@@ -279,9 +277,9 @@ def _say_plan(plan: Plan, out: Output, *, recursive: bool) -> None:
         common = Counter(plan.ignored).most_common(_SUFFIXES_SHOWN)
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in common)
         more = ", ..." if len(plan.ignored) > len(common) else ""
-        out.note(f"{plan.ignored.total()} files are no photos or videos and are left alone: {kinds}{more}")
+        out.note(f"left alone, as neither photos nor videos: {kinds}{more}")
     if plan.own:
-        out.note(f"{plan.own} files or directories that dehaze made are not taken as inputs")
+        out.note(f"left alone, as dehaze made them: {plan.own}")
 
 
 def _say_dry_run(plan: Plan, out: Output) -> None:

@@ -114,9 +114,10 @@ def plan_folder(
         raise DehazeError(f"there is no directory {root}")
     if not root.is_dir():
         raise UsageError(f"{root} is a file, expected a directory", f"use: dehaze run {root}")
-    whole = root.resolve()
-    output = whole.with_name(whole.name + _OWN) if output is None else output
-    _check_output(whole, output)
+    if output is None:
+        named = root if root.name not in ("", "..") else root.resolve()
+        output = named.with_name(named.name + _OWN)
+    _check_output(root.resolve(), output)
     plan = Plan(root, output, shard)
     found = sorted(_walk(plan, recursive, globs), key=lambda path: path.relative_to(root).as_posix())
     jobs = [_job(path, plan, format) for path in found]
@@ -154,9 +155,10 @@ def _walk(plan: Plan, recursive: bool, globs: Sequence[str]) -> Iterator[Path]:
     """Every photo and video; links to directories are followed, but none is entered twice."""
     own = plan.output.resolve()
     seen: set[tuple[int, int]] = set()
-    waiting = [plan.root]
-    while waiting:
-        directory = waiting.pop()
+    waiting, links = [plan.root], []
+    while waiting or links:
+        # Links last: what they lead to is then known by its own name, if it lies within.
+        directory = waiting.pop() if waiting else links.pop()
         try:
             status = directory.stat()
             entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
@@ -178,7 +180,7 @@ def _walk(plan: Plan, recursive: bool, globs: Sequence[str]) -> Iterator[Path]:
                 if entry.name.endswith(_OWN) and entry.name.removesuffix(_OWN) in names:
                     plan.own += 1
                 else:
-                    waiting.append(path)
+                    (links if entry.is_symlink() else waiting).append(path)
             elif _fits(path.relative_to(plan.root).as_posix(), globs) and _is_readable(entry, plan):
                 if _is_ours(path.stem, stems):
                     plan.own += 1
