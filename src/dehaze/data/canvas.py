@@ -258,7 +258,7 @@ def broadleaf(rng: np.random.Generator, light: float, size: int = 360) -> Floats
     cv2.line(picture, _point(foot), _point(fork), (*bark, 1.0), max(2, size // 40), cv2.LINE_AA)
     clumps = []
     for _ in range(int(rng.integers(14, 22))):
-        angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 1.0) ** 0.5
+        angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.0, 1.0) ** 0.6
         spot = np.array([width / 2, size * 0.36]) + radius * np.array(
             [width * 0.32 * np.cos(angle), size * 0.24 * np.sin(angle)]
         )

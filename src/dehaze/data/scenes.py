@@ -270,6 +270,8 @@ def _first_hit(rows: Floats, z: Floats, height: int) -> Floats:
         k = np.clip(after, 1, len(z) - 1)
         upper, lower = falling[k], falling[k - 1]
         share = np.clip((lower - wanted) / np.maximum(lower - upper, 1e-6), 0, 1)
+        # Just above a crest the slice before is hidden behind it: nothing lies between the two.
+        share[rows[k - 1, column] > lower + 1e-3] = 1
         inverse = (1 - share) / z[k - 1] + share / z[k]
         result[:, column] = np.where(hit, 1 / inverse, 0)
     return result
@@ -384,9 +386,9 @@ def _paint_things(canvas: Canvas, plan: _Plan, land: _Land, textures: Sequence[P
     trees = _plant(plan)
     shelf = _sprites(plan)
     _paint_shadows(canvas, plan, land, trees)
-    for x, z, size, which in trees:
-        ground = float(land.height(np.array([x]), np.array([z]))[0])
-        canvas.sprite(shelf[which], x, ground - 0.15, z, size)
+    feet = land.height(*np.array([tree[:2] for tree in trees]).reshape(-1, 2).T)
+    for (x, z, size, which), foot in zip(trees, feet.tolist(), strict=True):
+        canvas.sprite(shelf[which], x, foot - 0.15, z, size)
     if plan.kind == "road":
         _paint_rail(canvas, plan, land)
 
@@ -395,7 +397,7 @@ def _sprites(plan: _Plan) -> list[Floats]:
     """Four kinds of conifers, then four of broad-leaved trees."""
     side = -1.0 if plan.sun[0] < 0 else 1.0
     side *= 0.9
-    size = int(np.clip(plan.view.height * 0.6, 200, 720))
+    size = int(np.clip(plan.view.height * 0.6, 48, 720))
     return [make(plan.rng, side, size) for make in (conifer, broadleaf) for _ in range(4)]
 
 
@@ -521,9 +523,9 @@ def _paint_houses(canvas: Canvas, plan: _Plan, textures: Sequence[Pixels]) -> No
 
 
 def _facade(plan: _Plan, length: float, height: float, textures: Sequence[Pixels]) -> Floats:
-    """A wall with storeys of windows; about 24 pixels a metre."""
+    """A wall with storeys of windows."""
     rng = plan.rng
-    scale = 24
+    scale = int(np.clip(plan.view.height / 18, 4, 24))
     high, wide = round(height * scale), round(length * scale)
     plaster = np.array([0.62, 0.56, 0.48]) * rng.uniform(0.6, 1.35) + rng.uniform(-0.08, 0.08, 3)
     if textures and rng.uniform() < 0.6:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -141,7 +142,18 @@ def write(
     assert layout.train + layout.test == len(shots)
     _prepare(root, layout, overwrite)
 
+    failed = threading.Event()
+
     def work(number: int) -> None:
+        if failed.is_set():
+            return
+        try:
+            make(number)
+        except BaseException:
+            failed.set()
+            raise
+
+    def make(number: int) -> None:
         picture, depth = shots[number - 1]()
         if 2 * border >= min(depth.shape):
             raise UsageError(
@@ -230,7 +242,7 @@ def _prepare(root: Path, layout: Layout, overwrite: bool) -> None:
 
 @contextmanager
 def _pool(jobs: int | None) -> Iterator[ThreadPoolExecutor]:
-    """Threads that drop what is still to be done as soon as something fails or the user interrupts."""
+    """Threads that drop what is still to be done when the user interrupts."""
     pool = ThreadPoolExecutor(jobs or os.cpu_count() or 1)
     try:
         yield pool

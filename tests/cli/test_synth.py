@@ -1,0 +1,90 @@
+"""`dehaze synth` writes a data set that the rest of the tool finds, and refuses what cannot be done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dehaze.cli import main
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    """--clear and --depth of three small pictures."""
+    rng = np.random.default_rng(0)
+    for name, shape in (("clear", (24, 32, 3)), ("depth", (24, 32))):
+        (tmp_path / name).mkdir()
+        for number in (1, 2, 3):
+            pixels = rng.integers(1, 256, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    return ["--clear", str(tmp_path / "clear"), "--depth", str(tmp_path / "depth")]
+
+
+def test_folders_become_a_data_set(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dehaze.data.reside import discover
+
+    out = tmp_path / "RESIDE"
+    assert main(["synth", *folders, "-o", str(out), "--json", "--per-scene", "4"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "output": str(out),
+        "its": {"scenes": 2, "pictures": 8},
+        "sots": {"scenes": 1, "pictures": 10},
+        "written": True,
+    }
+    assert len(discover(out, "train").require_sound()) == 8
+    assert len(discover(out, "test").require_sound()) == 10
+
+
+def test_scenes_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["synth", "--procedural", "1", "--size", "64x48", "--per-scene", "2", "-o", str(tmp_path / "R")]
+    assert main(command) == 0
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "wrote ITS (1 scenes, 2 hazy pictures)" in streams.err
+    with Image.open(tmp_path / "R/ITS/clear/1.png") as picture:
+        assert picture.size == (64, 48)
+
+
+def test_dry_run_writes_nothing(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["synth", *folders, "-o", str(tmp_path / "R"), "--dry-run"]) == 0
+    assert "would write ITS (2 scenes, 20 hazy pictures) and SOTS/indoor (1" in capsys.readouterr().err
+    assert not (tmp_path / "R").exists()
+
+
+def test_an_existing_set_needs_overwrite(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["synth", *folders, "--test", "0", "--per-scene", "1", "-o", str(tmp_path / "R")]
+    assert main(command) == 0
+    assert main(command) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert main([*command, "-y"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "nothing to make haze from"),
+        (["--clear", "."], 2, "nothing to make haze from"),
+        (["--procedural", "1", "--clear", "."], 2, "leave --clear and --depth away"),
+        (["--procedural", "1", "--size", "big"], 2, "--size is 'big'"),
+        (["--procedural", "1", "--size", "8x8"], 2, "at least 32 each"),
+        (["--procedural", "1", "--test", "2"], 2, "--test is 2 but there are 1 scenes"),
+        (["--textures", "."], 2, "--textures only serves --procedural"),
+        (["--clear", "nowhere", "--depth", "nowhere"], 1, "no folder at nowhere"),
+    ],
+)
+def test_what_cannot_be_done(
+    arguments: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["synth", *arguments, "-o", str(tmp_path / "R")]) == status
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "R").exists()
