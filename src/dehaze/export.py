@@ -206,8 +206,8 @@ def _module(model: nn.Module, header: Header, part: Part) -> nn.Module:
 def _traced(module: nn.Module) -> bytes:
     """Export by tracing.
 
-    PyTorch's newer exporter wants one more package (onnxscript), takes ten times as long and answers these
-    networks no better; that the older one is deprecated concerns us, not the user.
+    PyTorch's newer exporter would want one more package (onnxscript); that the older one is deprecated
+    concerns us, not the user.
     """
     file = io.BytesIO()
     axes = {2: "height", 3: "width"}

@@ -4,8 +4,8 @@ Haze removal is locally affine, J = a I + b, with a and b smooth but for depth e
 windows of the working copy with the copy itself as guide, enlarged, and applied to every pixel: He and Sun,
 "Fast Guided Filter", 2015. One deviation: where windows overlap, He and Sun average their coefficients
 plainly; here a window counts by how well its line fits. Windows across a depth edge fit badly and lose their
-say, which keeps edges free of halos (on SOTS indoor, truth as answer, from 155 to 620 pixels: 44.8 against
-42.5 dB at the same ridge).
+say, which keeps edges free of halos (truth as answer, from 155 to 620 pixels, same ridge: 44.8 against 42.5
+dB, on the 16 development pairs of SOTS indoor on which the constants below were chosen).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EPS = 1e-6
 
 NOISE_SHARE = 0.5
 """Ridge added for the picture's noise, as a share of its variance: less gain where contrast drowns in noise.
-On SOTS indoor with noise of 4 levels: +1.3 dB; nothing lost without noise."""
+On the same pairs with noise of 4 levels: +1.3 dB; without noise: 0.02 dB lost."""
 
 RESIDUAL_FLOOR = 1e-5
 """Variance added to a window's residual before it becomes a weight: better fits than this are all alike."""
