@@ -15,7 +15,6 @@ from dehaze.bench.quality import (
     Score,
     evaluate,
     evaluate_all,
-    extremes,
     spread,
     untouched,
 )
@@ -121,9 +120,8 @@ def test_spread_of_one_picture() -> None:
     assert (result.mean, result.std, result.low, result.high) == (7, 0, 7, 7)
 
 
-def test_extremes_do_not_show_a_picture_twice() -> None:
+def test_best_and_worst() -> None:
     quality = Quality([Score(str(i), float(i), 0.5, 0.0) for i in (3, 1, 2)])
-    assert [(kind, s.name) for kind, s in extremes(quality, 2)] == [("best", "3"), ("worst", "1")]
     assert (quality.best.name, quality.worst.name) == ("3", "1")
 
 

@@ -114,7 +114,7 @@ def _strips(session: Session) -> list[_Strip]:
         for name, why in chosen_pictures(quality).items():
             pair = pairs[name]
             shown = PicturePair(name, *read_pair(pair), level_of(pair), pair.scene)
-            strips.append(picture_strip(shown, why, methods))
+            strips.append(picture_strip(shown, why, methods, quality))
     return strips
 
 

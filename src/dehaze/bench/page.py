@@ -12,8 +12,7 @@ import numpy as np
 
 from dehaze.bench.quality import Method, PicturePair, Pixels
 from dehaze.bench.report import QualityReport
-from dehaze.bench.sheets import Sheet, best, worst
-from dehaze.metrics import psnr, ssim
+from dehaze.bench.sheets import Sheet
 
 PICTURE_WIDTH = 480
 """Pictures are reduced to this for the page; figures beside them are of the full size."""
@@ -71,20 +70,20 @@ def chosen_pictures(quality: QualityReport) -> dict[str, str]:
     reasons: dict[str, list[str]] = {}
     for row in quality.rows:
         if row.method != "untouched":
-            reasons.setdefault(best(row).name, []).append(f"best of {row.method}")
-            reasons.setdefault(worst(row).name, []).append(f"worst of {row.method}")
+            reasons.setdefault(row.quality.best.name, []).append(f"best of {row.method}")
+            reasons.setdefault(row.quality.worst.name, []).append(f"worst of {row.method}")
     return {name: ", ".join(why) for name, why in reasons.items()}
 
 
 def picture_strip(
-    pair: PicturePair, why: str, methods: Mapping[str, Method]
+    pair: PicturePair, why: str, methods: Mapping[str, Method], quality: QualityReport
 ) -> tuple[str, list[tuple[str, Pixels]]]:
-    """Show one pair through every method: untouched, answers, truth, each with its figures (RGB)."""
+    """Show one pair through every method: untouched, answers, truth, each with its reported figures."""
     pictures = []
-    for name, method in sorted(methods.items(), key=lambda item: item[0] != "untouched"):
-        answer = method(pair.hazy)
-        figures = f"{psnr(answer, pair.clear):.2f} dB / {ssim(answer, pair.clear):.4f}"
-        pictures.append((f"{name}: {figures}", answer))
+    for row in sorted(quality.rows, key=lambda row: row.method != "untouched"):
+        score = next(s for s in row.scores if s.name == pair.name)
+        caption = f"{row.method}: {score.psnr:.2f} dB / {score.ssim:.4f}"
+        pictures.append((caption, methods[row.method](pair.hazy)))
     return f"{pair.name}: {why}", [*pictures, ("truth", pair.clear)]
 
 

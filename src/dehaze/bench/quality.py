@@ -8,7 +8,7 @@ Everything works on plain uint8 arrays, so training, weight figures and the comm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -195,14 +195,6 @@ def spread(values: Sequence[float], scenes: Sequence[str]) -> Spread:
 def untouched(pixels: Pixels) -> Pixels:
     """Return the input: what any method has to beat."""
     return pixels
-
-
-def extremes(quality: Quality, count: int) -> Iterator[tuple[str, Score]]:
-    """The best and the worst pictures, ``count`` of each, worst last; fewer if there are not so many."""
-    ranked = sorted(quality.scores, key=lambda s: s.psnr, reverse=True)
-    half = min(count, len(ranked) // 2) or min(count, len(ranked))
-    yield from (("best", s) for s in ranked[:half])
-    yield from (("worst", s) for s in ranked[half:][-half:])
 
 
 def _score(answer: Pixels, clear: Pixels, channel: Channel) -> tuple[float, float]:

@@ -111,6 +111,11 @@ class QualityRow:
         levels = {level: Summary.of(part) for level, part in quality.by_level().items()}
         return cls(method, Summary.of(quality), levels, quality.scores)
 
+    @property
+    def quality(self) -> Quality:
+        """The scores, to be asked for more."""
+        return Quality(self.scores)
+
 
 @dataclass(frozen=True)
 class QualityReport:

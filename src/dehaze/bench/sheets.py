@@ -13,7 +13,7 @@ from dehaze.bench.complexity import FLOPS_CONVENTION
 from dehaze.bench.latency import Timing
 from dehaze.bench.paper import METRICS
 from dehaze.bench.quality import WORSE_BY, Score, Spread
-from dehaze.bench.report import CostRow, QualityReport, QualityRow, Report, Summary
+from dehaze.bench.report import CostRow, QualityReport, Report, Summary
 from dehaze.bench.tables import FilledTable
 
 Cell = str | int | float | None
@@ -178,18 +178,8 @@ def _extremes_sheet(quality: QualityReport) -> Sheet:
     def cell(score: Score) -> str:
         return f"{score.name} ({score.psnr:.2f} dB, {round(score.gain, 2) + 0:+.2f})"
 
-    cells = [(row.method, cell(best(row)), cell(worst(row))) for row in quality.rows]
+    cells = [(row.method, cell(row.quality.best), cell(row.quality.worst)) for row in quality.rows]
     return Sheet("Best and worst picture", ("method", "best", "worst"), cells)
-
-
-def best(row: QualityRow) -> Score:
-    """The picture with the highest PSNR."""
-    return max(row.scores, key=lambda s: s.psnr)
-
-
-def worst(row: QualityRow) -> Score:
-    """The picture with the lowest PSNR."""
-    return min(row.scores, key=lambda s: s.psnr)
 
 
 def table_sheet(table: FilledTable) -> Sheet:
