@@ -1,4 +1,4 @@
-"""A stopwatch that is fair: everything in turn, round after round, so a drifting machine hurts all alike."""
+"""A stopwatch that is fair: everything in turn, so that a drifting machine hurts all alike."""
 
 from __future__ import annotations
 
@@ -71,36 +71,38 @@ def interleave(
     max_runs: int = 200,
     progress: Callable[[Key], None] | None = None,
 ) -> dict[Key, dict[str, Timing]]:
-    """Time every case in turn, round after round.
+    """Time cases in turn, the runs of each spread evenly over the whole measurement.
 
     Args:
         cases: Name -> case.
-        seconds: Each case runs until it has spent this long, but at least `MIN_RUNS` times.
+        seconds: Time to spend on each case; but it runs at least `MIN_RUNS` times.
         max_runs: And at most this often.
         progress: Called with a case's name when it is done.
 
     Returns:
         Case -> stage -> times; the stage ``total`` is the sum of a run's stages.
     """
-    for case in cases.values():
-        for _ in range(WARM_UP):
-            case()
+    wanted = {name: _runs_wanted(case, seconds, max_runs) for name, case in cases.items()}
     laps: dict[Key, list[Laps]] = {name: [] for name in cases}
-    spent = dict.fromkeys(cases, 0.0)
     waiting = list(cases)
     while waiting:
-        for name in tuple(waiting):
-            run = cases[name]()
-            laps[name].append(run | {"total": sum(run.values())})
-            spent[name] += sum(run.values())
-            if len(laps[name]) >= max_runs or (len(laps[name]) >= MIN_RUNS and spent[name] >= seconds):
-                waiting.remove(name)
-                if progress is not None:
-                    progress(name)
+        name = min(waiting, key=lambda name: len(laps[name]) / wanted[name])
+        run = cases[name]()
+        laps[name].append(run | {"total": sum(run.values())})
+        if len(laps[name]) == wanted[name]:
+            waiting.remove(name)
+            if progress is not None:
+                progress(name)
     return {
         name: {stage: summarize([run[stage] for run in runs]) for stage in runs[0]}
         for name, runs in laps.items()
     }
+
+
+def _runs_wanted(case: Case, seconds: float, max_runs: int) -> int:
+    """Warm a case up, and reckon from its last warm-up run how many runs fill the time."""
+    took = [sum(case().values()) for _ in range(WARM_UP)][-1]
+    return max(MIN_RUNS, min(max_runs, round(seconds / max(took, 1e-9))))
 
 
 class Stopwatch:
