@@ -318,6 +318,7 @@ def _partial(report: VideoReport, target: Path) -> Path:
 def _tell_damage(source: Source, report: VideoReport) -> None:
     report.damaged = source.damaged
     if source.damaged:
-        report.notices.append(f"{source.damaged} damaged packets or frames in {source.name} were passed over")
+        what = "packet or frame" if source.damaged == 1 else "packets or frames"
+        report.notices.append(f"{source.damaged} damaged {what} in {source.name}")
     if source.mended:
         report.notices.append(f"{source.mended} frames had no time of their own, or one out of order")

@@ -285,9 +285,8 @@ class Sink:
         if aspect != 1 and not stated:
             self._notice(f"the pixels' aspect ratio of {aspect} is not kept by {name} in this container")
         if self._turns:
-            self._notice(
-                f"{self._container.format.name} cannot say how frames are turned: they are turned upright"
-            )
+            form = self._container.format.name
+            self._notice(f"{form} cannot store a rotation: the frames are turned upright")
 
     def _choose_time_base(self) -> Fraction:
         rate, time_base = self._source.rate, self._source.time_base
@@ -312,7 +311,8 @@ class Sink:
             if stream.type == "audio" and audio == "none":
                 continue
             if not self._can_hold(stream):
-                self._notice(f"{self._container.format.name} cannot hold {describe(stream)}: left out")
+                form = self._container.format.name
+                self._notice(f"{form} cannot hold {describe(stream)}: left out")
                 continue
             copy: Any = self._container.add_stream_from_template(stream, opaque=True)
             copy.disposition = stream.disposition

@@ -1,0 +1,613 @@
+"""Videos from file to file: what comes in comes out, and what is damaged is passed over in clear words."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from dehaze.errors import UsageError, VideoError
+from dehaze.upsample import LocalAffine
+from dehaze.video import VideoReport, VideoSettings, default_target, dehaze_video, still
+
+WIDTH, HEIGHT, FRAMES = 64, 48, 10
+TICKS = Fraction(1, 90_000)
+STEP = 3600
+
+
+class Affine:
+    """Stands for a network: the same gain and offset for every pixel; remembers what it was shown."""
+
+    def __init__(self, gain: float = 1.0, offset: float = 0.0) -> None:
+        self.gain, self.offset = gain, offset
+        self.seen: list[np.ndarray] = []
+
+    def __call__(self, pixels: np.ndarray, *, strength: float = 1.0) -> np.ndarray:
+        raise AssertionError("frames larger than the working copy go through estimate")
+
+    def estimate(self, pixels: np.ndarray) -> LocalAffine:
+        self.seen.append(pixels)
+        shape = (*self.working_shape(*pixels.shape[:2]), 3)
+        return LocalAffine(np.full(shape, self.gain, np.float32), np.full(shape, self.offset, np.float32))
+
+    def working_shape(self, height: int, width: int) -> tuple[int, int]:
+        return max(1, height // 2), max(1, width // 2)
+
+
+def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """A smooth frame with a bright spot at the top left, so that its orientation shows."""
+    y, x = np.mgrid[:height, :width]
+    frame = np.stack([60 + x + index * 3, 80 + y, 120 - x // 2 + y], axis=-1)
+    frame[: height // 4, : width // 4] = 220
+    return np.clip(frame, 0, 255).astype(np.uint8)
+
+
+def make(
+    path: Path,
+    *,
+    frames: int = FRAMES,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    times: list[int] | None = None,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    prepare: Callable[[Any, Any], None] = lambda container, stream: None,
+    audio: bool = False,
+) -> Path:
+    """Write a video; ``times`` are in ticks of 1/90,000 s."""
+    with av.open(str(path), "w") as container:
+        options = {"crf": "4", "bf": "2", "g": "6"} if codec.startswith("libx26") else {}
+        stream: Any = container.add_stream(
+            codec, rate=25, time_base=TICKS, width=size[0], height=size[1], options=options
+        )
+        stream.pix_fmt = pix_fmt
+        sound: Any = container.add_stream("aac", rate=44_100) if audio else None
+        prepare(container, stream)
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(index, *size)).reformat(format=pix_fmt)
+            frame.pts, frame.time_base = (times[index] if times else index * STEP), TICKS
+            container.mux(stream.encode(frame))
+            if sound is not None:
+                container.mux(sound.encode(tone(index)))
+        container.mux(stream.encode(None))
+        if sound is not None:
+            container.mux(sound.encode(None))
+    return path
+
+
+def tone(index: int, samples: int = 1764) -> av.AudioFrame:
+    at = np.arange(index * samples, (index + 1) * samples) / 44_100
+    wave = np.tile(0.3 * np.sin(2 * np.pi * 440 * at), (2, 1)).astype(np.float32)
+    frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="stereo")
+    frame.sample_rate, frame.pts, frame.time_base = 44_100, index * samples, Fraction(1, 44_100)
+    return frame
+
+
+def packets(path: Path, kind: str) -> list[tuple[Fraction, str]]:
+    """When each packet of a kind of stream is due, and what is in it."""
+    with av.open(str(path)) as container:
+        return [
+            (packet.pts * packet.time_base, hashlib.sha256(bytes(packet)).hexdigest())
+            for packet in container.demux()
+            if packet.stream.type == kind and packet.size and packet.pts is not None
+        ]
+
+
+def times(path: Path) -> list[Fraction]:
+    with av.open(str(path)) as container:
+        return [frame.pts * frame.time_base for frame in container.decode(video=0) if frame.pts is not None]
+
+
+def pixels(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def convert(source: Path | str, target: Path, dehazer: Any = None, **settings: Any) -> VideoReport:
+    return dehaze_video(str(source), target, dehazer or Affine(), VideoSettings(**settings))
+
+
+def close(a: np.ndarray, b: np.ndarray, levels: float = 3) -> bool:
+    return bool(np.abs(a.astype(float) - b.astype(float)).mean() < levels)
+
+
+# --- what is kept
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".ts"])
+def test_every_frame_comes_out_at_its_own_time(tmp_path: Path, suffix: str) -> None:
+    uneven = [9000, 10_800, 14_400, 36_000, 36_090, 45_000, 90_000, 99_000, 180_000, 270_000]
+    source = make(tmp_path / f"in{suffix}", times=uneven)
+    report = convert(source, tmp_path / f"out{suffix}")
+    assert report.frames == FRAMES
+    assert times(report.target) == times(source)
+
+
+def test_pixels_survive_when_there_is_nothing_to_do(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4")
+    report = convert(source, tmp_path / "out.mp4", crf=4)
+    for before, after in zip(pixels(source), pixels(report.target), strict=True):
+        assert close(before, after, 1.0)
+
+
+def test_the_affine_map_is_applied_to_every_frame(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4")
+    report = convert(source, tmp_path / "out.mp4", Affine(1.5, -0.2), crf=4)
+    for before, after in zip(pixels(source), pixels(report.target), strict=True):
+        wanted = np.clip(before.astype(float) * 1.5 - 0.2 * 255, 0, 255)
+        assert close(wanted, after, 3)
+
+
+def test_strength_zero_asks_no_network(tmp_path: Path) -> None:
+    source, dehazer = make(tmp_path / "in.mp4"), Affine(2.0)
+    report = convert(source, tmp_path / "out.mp4", dehazer, strength=0, crf=4)
+    assert dehazer.seen == []
+    assert close(pixels(source)[0], pixels(report.target)[0], 1.0)
+
+
+def test_a_small_frame_gets_the_networks_own_answer_if_unsmoothed(tmp_path: Path) -> None:
+    class Own(Affine):
+        def __call__(self, pixels: np.ndarray, *, strength: float = 1.0) -> np.ndarray:
+            return np.full_like(pixels, 99)
+
+        def working_shape(self, height: int, width: int) -> tuple[int, int]:
+            return height, width
+
+    report = convert(make(tmp_path / "in.mp4"), tmp_path / "out.mp4", Own(), smooth=0)
+    assert close(pixels(report.target)[0], np.full((HEIGHT, WIDTH, 3), 99))
+
+
+def test_sound_is_copied_packet_by_packet(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4", audio=True)
+    report = convert(source, tmp_path / "out.mp4")
+    assert packets(source, "audio") == packets(report.target, "audio")
+    assert packets(source, "audio")
+    assert report.notices == []
+    silent = convert(source, tmp_path / "silent.mp4", audio="none")
+    assert packets(silent.target, "audio") == []
+
+
+def subtitled(path: Path) -> Path:
+    """A Matroska file with subtitles, an attachment, chapters and metadata."""
+
+    def prepare(container: Any, stream: Any) -> None:
+        container.metadata.update({"title": "Ünï & <co>", "artist": "me"})
+        stream.metadata["language"] = "deu"
+        chapter = {
+            "id": 1,
+            "start": 0,
+            "end": 200,
+            "time_base": Fraction(1, 1000),
+            "metadata": {"title": "One"},
+        }
+        container.set_chapters(
+            [chapter, {**chapter, "id": 2, "start": 200, "end": 400, "metadata": {"title": "Two"}}]
+        )
+        container.add_attachment("note.txt", "text/plain", b"remember")
+        lines = container.add_mux_stream("subrip", time_base=Fraction(1, 1000))
+        container.start_encoding()
+        for start in (0, 200):
+            packet = av.Packet(b"fog")
+            packet.pts = packet.dts = start
+            packet.duration, packet.time_base, packet.stream = 100, Fraction(1, 1000), lines
+            container.mux(packet)
+
+    return make(path, prepare=prepare)
+
+
+def test_subtitles_attachments_chapters_and_metadata_are_kept(tmp_path: Path) -> None:
+    source = subtitled(tmp_path / "in.mkv")
+    report = convert(source, tmp_path / "out.mkv")
+    assert report.notices == []
+    assert len(packets(source, "subtitle")) == 2
+    assert packets(report.target, "subtitle") == packets(source, "subtitle")
+    with av.open(str(report.target)) as container:
+        assert container.metadata["title"] == "Ünï & <co>"
+        assert container.streams.video[0].metadata["language"] == "deu"
+        found = [(c["start"] * c["time_base"], c["metadata"]["title"]) for c in container.chapters()]
+        assert found == [(0, "One"), (Fraction(1, 5), "Two")]
+        (attachment,) = (stream for stream in container.streams if stream.type == "attachment")
+        assert attachment.data == b"remember"
+        assert attachment.metadata["filename"] == "note.txt"
+
+
+def test_what_a_container_cannot_hold_is_said_and_the_rest_goes_on(tmp_path: Path) -> None:
+    report = convert(subtitled(tmp_path / "in.mkv"), tmp_path / "out.mp4")
+    assert report.frames == FRAMES
+    assert [notice.split(":")[0] for notice in report.notices] == [
+        "mp4 cannot hold stream 1, srt subtitle",
+        "mp4 cannot hold stream 2, attachment",
+    ]
+    with av.open(str(report.target)) as container:
+        assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["One", "Two"]
+
+
+def colour_tags(container: Any, stream: Any) -> None:
+    context = stream.codec_context
+    context.color_range, context.colorspace, context.color_primaries, context.color_trc = 2, 9, 9, 14
+    context.sample_aspect_ratio = Fraction(4, 3)
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("h264", ".mp4"), ("h265", ".mp4"), ("h264", ".mkv")])
+def test_ten_bits_colour_tags_and_pixel_shape_are_kept(tmp_path: Path, codec: str, suffix: str) -> None:
+    source = make(tmp_path / "in.mp4", pix_fmt="yuv420p10le", prepare=colour_tags)
+    report = convert(source, tmp_path / f"out{suffix}", codec=codec, crf=4)
+    with av.open(str(source)) as old, av.open(str(report.target)) as new:
+        a, b = (container.streams.video[0].codec_context for container in (old, new))
+        assert b.pix_fmt == "yuv420p10le"
+        for name in ("color_range", "colorspace", "color_primaries", "color_trc", "sample_aspect_ratio"):
+            assert getattr(b, name) == getattr(a, name)
+        assert a.colorspace == 9
+        first, other = (next(container.decode(video=0)).to_ndarray() for container in (old, new))
+    assert close(first, other, 6)
+
+
+def test_a_codec_of_eight_bits_says_so(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4", pix_fmt="yuv420p10le")
+    report = convert(source, tmp_path / "out.avi", codec="mpeg4")
+    assert "mpeg4 has no 10 bits a channel: 8 are kept" in report.notices
+
+
+def test_full_range_becomes_limited_where_the_codec_cannot_tell(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4", prepare=colour_tags)
+    report = convert(source, tmp_path / "out.mov", codec="prores")
+    assert close(pixels(source)[0], pixels(report.target)[0], 2)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotation_is_kept_and_the_network_sees_the_picture_upright(tmp_path: Path, degrees: int) -> None:
+    source = make(tmp_path / "in.mp4", prepare=lambda _, stream: stream.set_display_rotation(degrees))
+    dehazer = Affine()
+    report = convert(source, tmp_path / "out.mp4", dehazer)
+    with av.open(str(report.target)) as container:
+        frame = next(container.decode(video=0))
+        assert frame.rotation % 360 == degrees
+        assert (frame.width, frame.height) == (WIDTH, HEIGHT)
+    # `rotation` is counter-clockwise, as numpy turns.
+    assert close(dehazer.seen[0], np.rot90(picture(0), degrees // 90), 4)
+    assert close(still(str(report.target)), np.rot90(picture(5), degrees // 90), 6)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_frames_are_turned_upright_where_rotation_cannot_be_stored(tmp_path: Path, mirrored: bool) -> None:
+    def prepare(_: Any, stream: Any) -> None:
+        stream.set_display_rotation(90, hflip=mirrored)
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+    source = make(tmp_path / "in.mp4", prepare=prepare)
+    report = convert(source, tmp_path / "out.avi")
+    assert report.notices == ["avi cannot store a rotation: the frames are turned upright"]
+    upright = np.rot90(picture(0))
+    assert close(pixels(report.target)[0], upright[:, ::-1] if mirrored else upright, 5)
+    with av.open(str(report.target)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(3, 4)
+
+
+@pytest.mark.parametrize("size", [(65, 48), (64, 49), (65, 49)])
+def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
+    source = make(tmp_path / "in.mkv", size=size, codec="ffv1")
+    report = convert(source, tmp_path / "out.mp4", crf=4)
+    with av.open(str(report.target)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.width, frame.height) == size
+    assert any("is odd" in notice for notice in report.notices)
+    assert close(pixels(source)[0], pixels(report.target)[0])
+
+
+def test_one_frame_is_a_video(tmp_path: Path) -> None:
+    report = convert(make(tmp_path / "in.mp4", frames=1), tmp_path / "out.mp4")
+    assert report.frames == 1
+    assert len(pixels(report.target)) == 1
+
+
+def test_times_are_made_up_for_streams_without_any(tmp_path: Path) -> None:
+    report = convert(make(tmp_path / "in.h264"), tmp_path / "out.mp4")
+    assert report.frames == FRAMES
+    assert times(report.target) == [Fraction(index, 25) for index in range(FRAMES)]
+    assert any("no time of their own" in notice for notice in report.notices)
+
+
+# --- parts, sequences, formats
+
+
+def test_start_and_duration_cut_frames_sound_and_chapters_alike(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4", frames=25, audio=True)
+    report = convert(source, tmp_path / "out.mp4", start=0.3, duration=0.4)
+    assert times(report.target) == [t - Fraction(3, 10) for t in times(source) if 0.3 <= t < 0.7]
+    assert times(report.target)[0] == Fraction(1, 50)
+    kept = {data for t, data in packets(source, "audio") if 0.3 <= t < 0.699}
+    assert kept <= {data for _, data in packets(report.target, "audio")}
+    assert all(0 <= t < 0.4 for t, _ in packets(report.target, "audio"))
+    assert close(pixels(report.target)[0], picture(8))
+
+    chapters = convert(subtitled(tmp_path / "c.mkv"), tmp_path / "c_out.mkv", start=0.1)
+    with av.open(str(chapters.target)) as container:
+        spans = [
+            (float(c["start"] * c["time_base"]), float(c["end"] * c["time_base"]))
+            for c in container.chapters()
+        ]
+    assert spans[0] == (0, pytest.approx(0.1))
+    assert spans[1][0] == pytest.approx(0.1)
+
+
+def test_a_start_beyond_the_end_is_refused(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4")
+    with pytest.raises(UsageError, match=r"--start 9 s is beyond the end of .*in\.mp4, which has 0\.40 s"):
+        convert(source, tmp_path / "out.mp4", start=9)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_numbered_pictures_in_and_out(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4")
+    out = convert(source, tmp_path / "f_%03d.png")
+    assert out.frames == FRAMES
+    names = sorted(path.name for path in tmp_path.glob("f_*"))
+    assert names == [f"f_{index:03d}.png" for index in range(1, FRAMES + 1)]
+    (tmp_path / "f_001.png").unlink()
+    back = convert(tmp_path / "f_%03d.png", tmp_path / "back.mp4", crf=4, frame_rate=50)
+    assert times(back.target) == [Fraction(index, 50) for index in range(FRAMES - 1)]
+    for before, after in zip(pixels(source)[1:], pixels(back.target), strict=True):
+        assert close(before, after)
+    again = convert(tmp_path / "f_%03d.png", tmp_path / "g_%03d.jpg")
+    assert (tmp_path / "g_002.jpg").exists()
+    assert close(pixels(tmp_path / "g_002.jpg")[0], pixels(source)[1])
+    assert again.frames == FRAMES - 1
+
+
+def test_a_gap_in_numbered_pictures_is_refused_by_name(tmp_path: Path) -> None:
+    convert(make(tmp_path / "in.mp4"), tmp_path / "f_%03d.png")
+    (tmp_path / "f_004.png").unlink()
+    with pytest.raises(VideoError, match=r"f_004\.png is missing from the image sequence"):
+        convert(tmp_path / "f_%03d.png", tmp_path / "out.mp4")
+    with pytest.raises(VideoError, match="no picture is named like"):
+        convert(tmp_path / "none_%03d.png", tmp_path / "out.mp4")
+
+
+def test_a_name_may_look_like_a_protocol_or_a_pattern(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4")
+    odd = source.rename(tmp_path / "at 12:30 100%03d.mp4")
+    report = convert(odd, tmp_path / "to 12:31 %d.mp4")
+    assert report.frames == FRAMES
+    assert report.target.exists()
+
+
+def test_webm_gets_a_codec_that_it_can_hold(tmp_path: Path) -> None:
+    report = convert(make(tmp_path / "in.mp4"), tmp_path / "out.webm")
+    assert report.codec == "libvpx-vp9"
+    assert times(report.target) == times(tmp_path / "in.mp4")
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "message"),
+    [
+        ("out.mp4", {"codec": "nonsense"}, "unknown codec 'nonsense'"),
+        ("out.mp4", {"codec": "aac"}, "codec 'aac' encodes audio, not video"),
+        ("out.webm", {"codec": "h264"}, "webm cannot hold h264"),
+        ("out.mov", {"codec": "prores", "crf": 20}, "codec 'prores_ks' has no --crf"),
+        ("out.xyz", {}, r"cannot tell what kind of video out\.xyz is to be"),
+        ("out.wav", {}, "holds no video"),
+        ("no/out.mp4", {}, "there is no directory"),
+        ("in.mp4", {}, "is the input itself"),
+    ],
+)
+def test_impossible_wishes_are_refused(
+    tmp_path: Path, target: str, settings: dict[str, Any], message: str
+) -> None:
+    source = make(tmp_path / "in.mp4")
+    whole = source.read_bytes()
+    with pytest.raises(UsageError, match=message):
+        convert(source, tmp_path / target, **settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+    assert source.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"smooth": -1}, {"start": -1}, {"duration": 0}, {"frame_rate": 0}, {"strength": 2}, {"audio": "loud"}],
+)
+def test_settings_are_checked(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        VideoSettings(**settings)
+
+
+def test_an_output_is_replaced_only_on_request(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4")
+    target = tmp_path / "out.mp4"
+    target.write_text("precious")
+    with pytest.raises(UsageError, match="already exists"):
+        convert(source, target)
+    assert target.read_text() == "precious"
+    dehaze_video(str(source), target, Affine(), overwrite=True)
+    assert len(pixels(target)) == FRAMES
+    dehaze_video(str(source), source, Affine(), overwrite=True)
+    assert len(pixels(source)) == FRAMES
+
+
+def test_where_a_video_goes_that_is_not_named() -> None:
+    assert default_target("a/drive.mkv") == Path("a/drive_dehazed.mp4")
+    assert default_target("a/frames_%04d.png") == Path("a/frames_dehazed.mp4")
+    for live in ("rtsp://camera/1", "/dev/video0"):
+        with pytest.raises(UsageError, match="say where the video goes"):
+            default_target(live)
+
+
+# --- bad input
+
+
+def damage(path: Path, *numbers: int) -> None:
+    """Overwrite all but the first bytes of some packets of the only stream."""
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux() if packet.size]
+    data = bytearray(path.read_bytes())
+    for number in numbers:
+        start, size = places[number]
+        data[start + 16 : start + size] = bytes(size - 16)
+    path.write_bytes(data)
+
+
+def test_a_damaged_packet_in_the_middle_costs_its_own_frame_only(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mov", codec="png", pix_fmt="rgb24")
+    whole = times(source)
+    damage(source, 4)
+    report = convert(source, tmp_path / "out.mp4")
+    assert report.damaged == 1
+    assert report.notices == [f"1 damaged packet or frame in {source}"]
+    assert times(report.target) == whole[:4] + whole[5:]
+
+
+def test_damage_within_a_group_of_frames_stops_nothing(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4", frames=24)
+    whole = times(source)
+    damage(source, 7, 8)
+    report = convert(source, tmp_path / "out.mp4")
+    assert report.damaged
+    assert report.frames >= 20
+    assert set(times(report.target)) <= set(whole)
+    assert times(report.target)[-1] == whole[-1]
+
+
+def test_a_file_that_ends_early_gives_what_there_is(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.ts", frames=50)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    report = convert(source, tmp_path / "out.mp4")
+    assert 5 < report.frames < 50
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.mp4", b"", "is empty: it has no bytes"),
+        ("text.mp4", b"not a video at all, only words" * 9, "cannot be opened as a video"),
+    ],
+)
+def test_what_is_no_video_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VideoError, match=message):
+        convert(tmp_path / name, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_missing_file_and_a_directory_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="there is no file"):
+        convert(tmp_path / "none.mp4", tmp_path / "out.mp4")
+    with pytest.raises(UsageError, match="is a directory, expected a video"):
+        convert(tmp_path, tmp_path / "out.mp4")
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "song.m4a"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44_100)
+        for index in range(5):
+            container.mux(stream.encode(tone(index)))
+        container.mux(stream.encode(None))
+    with pytest.raises(VideoError, match="has no video stream, only audio"):
+        convert(path, tmp_path / "out.mp4")
+
+
+def test_a_video_without_a_single_good_frame_leaves_nothing(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mov", codec="png", pix_fmt="rgb24")
+    damage(source, *range(FRAMES))
+    with pytest.raises(VideoError, match=r"no frame of .* can be decoded"):
+        convert(source, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mov"]
+
+
+# --- interruptions and failures
+
+
+def test_stopping_keeps_a_playable_part(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4", frames=40, audio=True)
+    written = []
+    report = dehaze_video(
+        str(source),
+        tmp_path / "out.mp4",
+        Affine(),
+        progress=lambda done, total: written.append((done, total)),
+        stop=lambda: len(written) >= 5,
+    )
+    assert report.interrupted
+    assert report.target == tmp_path / "out.partial.mp4"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.partial.mp4"]
+    assert times(report.target) == times(source)[: report.frames]
+    assert 5 <= report.frames < 40
+    assert written[0] == (1, 40)
+
+
+def test_a_failure_midway_leaves_no_file(tmp_path: Path) -> None:
+    class Failing(Affine):
+        def estimate(self, pixels: np.ndarray) -> LocalAffine:
+            if len(self.seen) == 5:
+                raise RuntimeError("the network broke")
+            return super().estimate(pixels)
+
+    source = make(tmp_path / "in.mp4", frames=20)
+    with pytest.raises(RuntimeError, match="the network broke"):
+        convert(source, tmp_path / "out.mp4", Failing())
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_an_output_directory_that_vanishes_is_named(tmp_path: Path) -> None:
+    class Vandal(Affine):
+        def estimate(self, pixels: np.ndarray) -> LocalAffine:
+            for path in (tmp_path / "out").glob("*"):
+                path.unlink()
+            if (tmp_path / "out").exists():
+                (tmp_path / "out").rmdir()
+            return super().estimate(pixels)
+
+    (tmp_path / "out").mkdir()
+    with pytest.raises(VideoError, match=r"cannot write .*out/out\.mp4: No such file or directory"):
+        convert(make(tmp_path / "in.mp4"), tmp_path / "out" / "out.mp4", Vandal())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are a matter of POSIX")
+def test_a_disk_that_fills_leaves_no_file(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4", frames=30)
+    script = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_video import Affine
+from dehaze.errors import VideoError
+from dehaze.video import VideoSettings, dehaze_video
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    dehaze_video(sys.argv[2], Path(sys.argv[3]), Affine(), VideoSettings(crf=0))
+except VideoError as error:
+    sys.stderr.write(error.message)
+"""
+    arguments = [str(Path(__file__).parent), str(source), str(tmp_path / "out.mp4")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
+    assert "out.mp4: File too large" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4096
+
+
+def test_frames_are_decoded_only_a_few_ahead_of_those_written(tmp_path: Path) -> None:
+    dehazer, lead, written = Affine(), [], 0
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal written
+        written = done
+        lead.append(len(dehazer.seen) - written)
+
+    dehaze_video(str(make(tmp_path / "in.mp4", frames=60)), tmp_path / "out.mp4", dehazer, progress=progress)
+    assert max(lead) <= 8
+
+
+def test_the_report_says_where_the_time_goes(tmp_path: Path) -> None:
+    report = convert(make(tmp_path / "in.mp4"), tmp_path / "out.mp4")
+    assert set(report.stage_seconds) == {"decode", "network", "transfer", "encode"}
+    assert all(seconds > 0 for seconds in report.stage_seconds.values())
+    assert report.frames_per_second == pytest.approx(report.frames / report.wall_seconds)
