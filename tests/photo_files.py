@@ -17,6 +17,7 @@ CAPTION = b"\x1c\x02\x78\x00\x0ba foggy bay"
 P3_PRIMARIES = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
 ADOBE_PRIMARIES = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 PROPHOTO_PRIMARIES = ((0.79767, 0.28804, 0.0), (0.13519, 0.71188, 0.0), (0.03135, 0.00009, 0.82491))
+SRGB_PRIMARIES = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
 D50 = (0.9642, 1.0, 0.8249)
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1}
@@ -39,6 +40,11 @@ def encoded(pixels: np.ndarray, format: str, **options: object) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format, **options)
     return file.getvalue()
+
+
+def cmyk(ink: np.ndarray) -> Image.Image:
+    """A picture of (H, W, 4) uint8 inks."""
+    return Image.frombytes("CMYK", ink.shape[1::-1], ink.tobytes())
 
 
 def read(data: bytes) -> photo.Photo:

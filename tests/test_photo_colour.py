@@ -18,6 +18,7 @@ from photo_files import (
     D50,
     P3_PRIMARIES,
     PROPHOTO_PRIMARIES,
+    SRGB_PRIMARIES,
     camera_exif,
     encoded,
     fixed,
@@ -95,8 +96,9 @@ def test_neutral_stays_neutral(icc: bytes) -> None:
         np.testing.assert_allclose(answer[0, [0, -1]], [[0] * 3, [1] * 3], atol=1e-6)
 
 
-@pytest.mark.parametrize("icc", [b"", SRGB, make_profile("s", ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687,
-    0.09708), (0.14307, 0.06061, 0.71410)), None)], ids=["none", "littlecms", "table"])  # fmt: skip
+@pytest.mark.parametrize(
+    "icc", [b"", SRGB, make_profile("sRGB", SRGB_PRIMARIES, None)], ids=["none", "littlecms", "table"]
+)
 def test_srgb_needs_no_transform(icc: bytes) -> None:
     assert transform_for(icc) is None
     assert read(encoded(scene(), "PNG", icc_profile=icc)).colour is None
@@ -233,15 +235,12 @@ def test_other_cameras_are_srgb() -> None:
 def test_cmyk_jpeg_by_its_own_profile() -> None:
     """A made-up press whose inks, alone, print known colours."""
     shown = {(255, 0, 0, 0): (0, 150, 220), (0, 255, 0, 0): (220, 20, 120), (0, 0, 255, 0): (250, 230, 10)}
-    srgb_xyz = np.array(
-        ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
-    )
     nodes = []
     for index in range(16):
         ink = tuple(255 * (index >> (3 - i) & 1) for i in range(4))
         colour = np.array(shown.get(ink, (255, 255, 255) if index == 0 else (0, 0, 0))) / 255
         linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
-        nodes.append(linear @ srgb_xyz * 32768 / 65535)
+        nodes.append(linear @ np.array(SRGB_PRIMARIES) * 32768 / 65535)
     line = np.array([0.0, 1.0])
     tags = {b"A2B0": lut16([line] * 4, np.array(nodes), [line] * 3), b"wtpt": b"XYZ " + bytes(4) + fixed(D50)}
     icc = table_profile(b"CMYK", {**tags, b"A2B1": tags[b"A2B0"]})

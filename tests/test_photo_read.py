@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from dehaze import photo
 from dehaze.errors import PhotoError
-from photo_files import encoded, noise, pillow, read, save, scene
+from photo_files import cmyk, encoded, noise, pillow, read, save, scene
 
 
 def rgb(samples: np.ndarray) -> np.ndarray:
@@ -248,14 +248,14 @@ def test_ycck_jpeg() -> None:
     stored[..., 1:] -= 128
     raw = np.concatenate([stored, ink[..., 3:]], axis=2).round().clip(0, 255).astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(raw, mode="CMYK").save(file, "JPEG", quality=100, subsampling=0)
+    cmyk(raw).save(file, "JPEG", quality=100, subsampling=0)
     data = bytearray(file.getvalue())
     adobe = data.index(b"Adobe")
     assert data[adobe + 11] == 0
     data[adobe + 11] = 2
     picture = read(bytes(data))
     assert picture.info.format == "JPEG"
-    shown = np.asarray(Image.fromarray(ink, mode="CMYK").convert("RGB")).astype(int)
+    shown = np.asarray(cmyk(ink).convert("RGB")).astype(int)
     assert np.abs(picture.pixels - shown).mean() < 3
 
 
@@ -265,7 +265,7 @@ def test_cmyk_tiff(dtype: type) -> None:
     file = io.BytesIO()
     tifffile.imwrite(file, ink, photometric="separated")
     levels = ink if dtype == np.uint8 else (ink >> 8).astype(np.uint8)
-    expected = np.asarray(Image.fromarray(levels, mode="CMYK").convert("RGB"))
+    expected = np.asarray(cmyk(levels).convert("RGB"))
     picture = read(file.getvalue())
     np.testing.assert_array_equal(picture.pixels, expected)
 

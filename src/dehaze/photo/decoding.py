@@ -247,7 +247,8 @@ def _from_cmyk(samples: Samples, icc: bytes, notices: list[str]) -> Found:
     if samples.dtype == np.uint16:
         notices.append("its 16 bits a sample were reduced to 8")
         samples = (samples >> 8).astype(np.uint8)
-    image = Image.fromarray(np.ascontiguousarray(samples[..., :4]), mode="CMYK")
+    height, width = samples.shape[:2]
+    image = Image.frombytes("CMYK", (width, height), samples[..., :4].tobytes())
     return _from_pillow(image, icc, notices)
 
 

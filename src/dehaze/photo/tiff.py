@@ -69,6 +69,7 @@ _NOT_METADATA = _HANDED_TO_PILLOW | {
 _PLAIN_COMPRESSIONS = {1, 5, 8, 32773, 32946}
 _DEFLATE, _HORIZONTAL = 8, 2
 _REDUCED = 1
+_MOST_SAMPLES = 64
 _STRIP_BYTES = 1 << 19
 _LEVEL = 6
 _CLASSIC_LIMIT = 2**32
@@ -85,7 +86,7 @@ def pages(data: bytes) -> tuple[Directory, int]:
     first = next(ifd.directories(data), None)
     if first is None:
         raise DamagedError("it has no page")
-    if any(len(first.numbers(tag)) > 1 for tag in _SINGLE):
+    if any(len(first.numbers(tag)) > 1 for tag in _SINGLE) or first.number(SAMPLES, 1) > _MOST_SAMPLES:
         raise DamagedError("its header is damaged")
     rest = islice(ifd.directories(data), 1, None)
     return first, 1 + sum(not page.number(SUBFILE, 0) & _REDUCED for page in rest)
