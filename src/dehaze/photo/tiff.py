@@ -1,9 +1,9 @@
 """TIFF: pages read sample by sample at their own depth, and a writer that keeps every tag.
 
 Pillow reads 16-bit colour as 8 bits without a word; OpenCV scrambles separate planes, multiplies alpha into
-8-bit pixels and reads 16-bit gray with alpha as 8 bits. But Pillow reads plain gray well, at both depths. So a
-page is handed to it as a gray picture, each sample a pixel, and is put together here. Only kinds that need a
-colour conversion (palette, JPEG inside TIFF, Lab...) are left to Pillow whole.
+8-bit pixels and reads 16-bit gray with alpha as 8 bits. But Pillow reads plain gray well, at both depths. So
+a page is handed to it as a gray picture, each sample a pixel, and is put together here. Only kinds that need
+a colour conversion (palette, JPEG inside TIFF, Lab...) are left to Pillow whole.
 """
 
 from __future__ import annotations
