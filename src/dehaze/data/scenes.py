@@ -354,9 +354,10 @@ def _pave(ground: Floats, plan: _Plan, x: Floats, z: Floats, off: Floats, footpr
     """Lay the road: shoulder, asphalt, edge lines and a dashed middle."""
     noise = plan.noise
     soft = footprint * 0.8 + 0.02
+    near = 1 - smoothstep(250, 420, z)  # no road climbs the mountains
 
     def inside(edge: float, wobble: Rows | float = 0.0) -> Floats:
-        return np.asarray(np.clip((edge + wobble - off) / soft + 0.5, 0, 1), np.float32)
+        return np.asarray(near * np.clip((edge + wobble - off) / soft + 0.5, 0, 1), np.float32)
 
     grit = noise.fractal(x * 14, z * 8, 4, footprint * 14)
     ragged = 0.25 * noise.fractal(x * 1.5, z * 0.8, 3, footprint)
