@@ -164,6 +164,7 @@ class Trainer:
         self._ends = recipe.stage_ends(len(source))
         self._choices = torch.Generator().manual_seed(recipe.seed)
         self._interrupted = False
+        self._judged = 0
         for stage in recipe.stages:
             process.share(stage.batch)  # refuses now what would fail at a late stage
 
@@ -225,7 +226,8 @@ class Trainer:
                 if save:
                     self._save()
                     saved = now
-        self._validate()
+        if self.progress.step != self._judged:
+            self._validate()
         self._save()
         finished = self.progress.step >= self.steps
         return Outcome(self.progress, finished, "finished" if finished else stop, self.options.folder / BEST)
@@ -303,6 +305,7 @@ class Trainer:
                 kept.copy_(value)
 
     def _validate(self, *, limit: int | None = None, keep: bool = True) -> None:
+        self._judged = self.progress.step if keep else 0
         if self.process.is_main:
             figures = self._judge(limit)
             best = keep and figures["psnr"] > self.progress.best_metric

@@ -1,0 +1,170 @@
+"""`dehaze train` and `dehaze distill` from end to end on data made here; what they refuse and how."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dehaze.cli import main
+from dehaze.weights.checkpoint import read_header
+
+TINY = ["--set", "stages=[{sizes=[[16, 24]], batch=2, steps=2}]", "--set", "validate_every=1"]
+TINY_LITE = [*TINY, "--set", "model={widths=[4, 4], blocks=[1, 1]}", "--set", "precision=fp32"]
+QUIET = ["--device", "cpu", "--json"]
+
+
+@pytest.fixture(scope="module")
+def reside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RESIDE's training layout with four tiny scenes, and depth to make haze with."""
+    root = tmp_path_factory.mktemp("RESIDE")
+    draw = np.random.default_rng(0)
+    for folder in ("ITS/clear", "ITS/hazy", "SOTS/indoor/gt", "SOTS/indoor/hazy", "depth"):
+        (root / folder).mkdir(parents=True)
+    for scene in range(1, 5):
+        clear = cv2.resize(draw.integers(0, 256, (4, 6, 3), dtype=np.uint8), (48, 32))
+        hazy = (clear * 0.5 + 127).astype(np.uint8)
+        cv2.imwrite(str(root / f"ITS/clear/{scene}.png"), clear)
+        cv2.imwrite(str(root / f"ITS/hazy/{scene}_1_0.9.png"), hazy)
+        cv2.imwrite(str(root / f"SOTS/indoor/gt/140{scene}.png"), clear)
+        cv2.imwrite(str(root / f"SOTS/indoor/hazy/140{scene}_1.png"), hazy)
+        ramp = np.linspace(20, 255, 32, dtype=np.uint8)[:, None].repeat(48, 1)
+        cv2.imwrite(str(root / f"depth/{scene}.png"), ramp)
+    return root
+
+
+def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_teacher_then_distillation_then_a_picture(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = tmp_path / "teacher"
+    crops = ["--set", "model={d=6, s=3, m=1}", *TINY]
+    assert main(["train", "teacher", "--data", str(reside), "-o", str(teacher), *crops, *QUIET]) == 0
+    assert [e["step"] for e in events(capsys) if e["event"] == "validation"] == [1, 2]
+
+    student = tmp_path / "student"
+    lesson = ["distill", "--student", "lite", "--data", str(reside), "-o", str(student), "--projections"]
+    lesson += ["--teacher", str(teacher / "best.safetensors"), *TINY_LITE, *QUIET]
+    assert main(lesson) == 0
+    done = events(capsys)[-1]
+    assert (done["event"], done["reason"], done["step"]) == ("done", "finished", 2)
+    header = read_header(student / "best.safetensors")
+    assert header.recipe["task"] == "distill"
+    assert header.data["identity"]["kind"] == "pairs"
+    assert (student / "best.extras.safetensors").is_file()
+    assert "dehaze run foggy.jpg -m" in (student / "best.md").read_text()
+
+    picture = reside / "SOTS/indoor/hazy/1401_1.png"
+    clear = tmp_path / "clear.png"
+    assert main(["run", str(picture), "-o", str(clear), "-m", str(student / "best.safetensors"), "-q"]) == 0
+    assert cv2.imread(str(clear)).shape == (32, 48, 3)
+
+
+def test_the_same_command_goes_on(reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "lite", "--clear", str(reside / "ITS/clear"), "--depth", str(reside / "depth")]
+    command += ["--val", str(reside / "SOTS/indoor"), "-o", str(tmp_path / "run"), *TINY_LITE, *QUIET]
+    assert main([*command, "--max-minutes", "0"]) == 0
+    first = events(capsys)
+    assert (first[-1]["reason"], first[-1]["step"]) == ("time", 1)
+    assert main(command) == 0
+    second = events(capsys)
+    assert {"event": "resume", "step": 1, "steps": 2} in second
+    assert (second[-1]["reason"], second[-1]["step"]) == ("finished", 2)
+    log = [json.loads(x) for x in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in log if e["event"] == "validation"] == [1, 2]
+
+    assert main([*command, "--lr", "0.1"]) == 1
+    assert "optimiser.lr: 0.003 -> 0.1" in capsys.readouterr().err
+    assert main([*command, "--no-resume"]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_dry_run_tells_and_writes_nothing(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "lite", "--data", str(reside), "--dry-run", *TINY_LITE, *QUIET]) == 0
+    (told,) = events(capsys)
+    assert told["steps"] == 2
+    assert told["output"] == "runs/lite"
+    assert isinstance(told["data"], dict)
+    assert told["data"]["kind"] == "pairs"
+    assert isinstance(told["seconds"], float)
+    assert told["seconds"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pseudo_depth_needs_only_photos(reside: Path, tmp_path: Path) -> None:
+    command = ["train", "lite", "--clear", str(reside / "ITS/clear"), "--depth", "pseudo"]
+    command += ["--set", "haze=mixed", "--set", "clear_share=0.2", "-o", str(tmp_path), *TINY_LITE, *QUIET]
+    assert main(command) == 0
+    assert read_header(tmp_path / "best.safetensors").data["identity"]["depth"] == "drawn"
+
+
+def test_start_from_a_checkpoint(reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "lite", "--data", str(reside), *TINY_LITE, *QUIET]
+    assert main([*command, "-o", str(tmp_path / "a")]) == 0
+    begin = str(tmp_path / "a" / "best.safetensors")
+    assert main([*command, "-o", str(tmp_path / "b"), "--init", begin]) == 0
+    other = ["train", "lite", "--data", str(reside), *TINY, "-o", str(tmp_path / "c"), "--init", begin]
+    assert main([*other, *QUIET]) == 2
+    assert "another shape" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name the data"),
+        (["--data", "{reside}", "--clear", "{reside}/ITS/clear", "--depth", "x"], "name the data"),
+        (["--clear", "{reside}/ITS/clear"], "each --clear DIR needs its --depth DIR"),
+        (["--data", "{reside}", "--set", "loss"], "--set takes KEY=VALUE, got 'loss'"),
+        (["--data", "{reside}", "--set", "lost=l1"], "no setting 'lost'"),
+        (["--data", "{reside}", "--recipe", "nope"], "unknown recipe 'nope'"),
+        (["--data", "{reside}", "--variant", "fsrcnn"], "--variant and --scale are for"),
+    ],
+)
+def test_refusals(reside: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    filled = [a.replace("{reside}", str(reside)) for a in arguments]
+    assert main(["train", "student", *filled]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_broken_data_is_reported_before_training(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("clear", "hazy"):
+        (tmp_path / "ITS" / part).mkdir(parents=True)
+    for scene in (1, 2):
+        (tmp_path / f"ITS/hazy/{scene}_1_0.9.png").write_bytes((reside / "ITS/hazy/1_1_0.9.png").read_bytes())
+    (tmp_path / "ITS/clear/1.png").write_bytes((reside / "ITS/clear/1.png").read_bytes())
+    run = tmp_path / "run"
+    assert main(["train", "lite", "--data", str(tmp_path), "-o", str(run), *TINY_LITE]) == 1
+    said = capsys.readouterr().err
+    assert "2_1_0.9.png" in said
+    assert "expected" in said
+    assert not run.exists()
+
+
+def test_a_dehazing_network_is_no_teacher(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "lite", "--data", str(reside), "-o", str(tmp_path / "l"), *TINY_LITE, *QUIET]) == 0
+    command = ["distill", "--data", str(reside), "--teacher", str(tmp_path / "l" / "best.safetensors"), *TINY]
+    assert main([*command, "-o", str(tmp_path / "d")]) == 2
+    assert "is not a super-resolution teacher" in capsys.readouterr().err
+
+
+def test_teacher_variants_reach_the_network(reside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "teacher", "--data", str(reside), "--dry-run", *TINY, *QUIET]
+    for variant, count in (("fsrcnn", 24_683), ("relu-mc-fsrcnn", 37_911)):
+        assert main([*command, "--variant", variant, "--scale", "4"]) == 0
+        (told,) = events(capsys)
+        assert told["parameters"] == count
+        assert isinstance(told["recipe"], dict)
+        assert told["recipe"]["model"]["scale"] == 4
