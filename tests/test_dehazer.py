@@ -163,7 +163,8 @@ class Squared:
     def __init__(self) -> None:
         self.sizes: list[tuple[int, ...]] = []
 
-    def to_srgb(self, pixels: np.ndarray) -> np.ndarray:
+    def to_srgb(self, pixels: np.ndarray, *, clip: bool = True) -> np.ndarray:
+        assert not clip
         self.sizes.append(pixels.shape)
         return pixels**2
 
@@ -187,6 +188,24 @@ def test_colour_is_converted_at_or_below_the_working_size_too() -> None:
     pixels = _random(20, 32, np.float32)
     expected = np.clip(1.5 * pixels**2 - 0.2, 0, 1) ** 0.5
     np.testing.assert_allclose(dehaze(pixels, colour=Squared()), expected, atol=1e-6)
+
+
+class Wide(Squared):
+    """A space twice as wide as sRGB."""
+
+    def to_srgb(self, pixels: np.ndarray, *, clip: bool = True) -> np.ndarray:
+        assert not clip
+        return pixels * 2
+
+    def from_srgb(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels / 2
+
+
+def test_colours_outside_srgb_stay_outside() -> None:
+    """The network sees 1 where the colour is 1.6 and answers 1; the 0.6 beyond comes back."""
+    dehaze, _ = _toy(working_size=32)
+    pixels = np.full((16, 16, 3), 0.8, np.float32)
+    np.testing.assert_allclose(dehaze(pixels, colour=Wide()), 0.8, atol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", ["lite", "student", "aod-net"])

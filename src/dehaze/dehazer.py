@@ -35,10 +35,10 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Colour(Protocol):
-    """Into sRGB, which networks were trained in, and back; both on (h, w, 3) float32 in [0, 1]."""
+    """Into sRGB, which networks were trained in, and back; both on (h, w, 3) float32."""
 
-    def to_srgb(self, pixels: Map, /) -> Map:
-        """From the file's own colour space."""
+    def to_srgb(self, pixels: Map, /, *, clip: bool = True) -> Map:
+        """From the file's own colour space; without `clip`, colours that sRGB lacks lie outside [0, 1]."""
         ...
 
     def from_srgb(self, pixels: Map, /) -> Map:
@@ -235,11 +235,17 @@ class Dehazer:
         return available_memory()
 
     def _answer(self, picture: Map, colour: Colour | None) -> Map:
-        """Network on one picture (h, w, 3), through sRGB and back."""
+        """Network on one picture (h, w, 3), through sRGB and back.
+
+        What lies outside sRGB is set aside before the network and added again after it, so that saturated
+        colours of a wide gamut stay.
+        """
         if colour is None:
             return self.network(picture[None])[0]  # type: ignore[no-any-return]
-        answer = self.network(np.clip(colour.to_srgb(picture), 0, 1)[None])[0]
-        return colour.from_srgb(np.clip(answer, 0, 1))
+        srgb = colour.to_srgb(picture, clip=False)
+        shown = np.clip(srgb, 0, 1)
+        answer = np.clip(self.network(shown[None])[0], 0, 1)
+        return colour.from_srgb(answer + (srgb - shown))
 
     def _warn_of_tiles(self) -> None:
         if self.info.limits.tiling == "discouraged":

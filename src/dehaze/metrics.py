@@ -53,12 +53,14 @@ def ssim(answer: Pixels, truth: Pixels) -> float:
 def luma(pixels: Pixels) -> Pixels:
     """Y of BT.601 in studio range, as the super-resolution literature uses it: (H, W, 3) -> (H, W, 1) uint8."""
     y = 16 + pixels.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255
-    return y.round().astype(np.uint8)[..., None]
+    rounded: Pixels = y.round().astype(np.uint8)[..., None]
+    return rounded
 
 
 def _blur(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     size = 2 * _RADIUS + 1
-    return cv2.GaussianBlur(x, (size, size), _SIGMA, borderType=cv2.BORDER_REFLECT).reshape(x.shape)
+    blurred = cv2.GaussianBlur(x, (size, size), _SIGMA, borderType=cv2.BORDER_REFLECT)
+    return np.asarray(blurred, np.float64).reshape(x.shape)
 
 
 def _same_shape(answer: Pixels, truth: Pixels) -> None:

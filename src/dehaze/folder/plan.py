@@ -155,7 +155,7 @@ def _walk(plan: Plan, recursive: bool, globs: Sequence[str]) -> Iterator[Path]:
     """Every photo and video; links to directories are followed, but none is entered twice."""
     own = plan.output.resolve()
     seen: set[tuple[int, int]] = set()
-    waiting, links = [plan.root], []
+    waiting, links = [plan.root], list[Path]()
     while waiting or links:
         # Links last: what they lead to is then known by its own name, if it lies within.
         directory = waiting.pop() if waiting else links.pop()
