@@ -41,26 +41,33 @@ def scene(seed: int) -> np.ndarray:
     return np.clip(0.45 + 0.1 * picture, 0.02, 0.98)
 
 
+def haze(seed: int) -> np.ndarray:
+    """Its thickness, (H, 3 W): grows to the top, with a step wherever something stands nearer."""
+    rng = np.random.default_rng(seed)
+    thickness = np.repeat(np.linspace(1.8, 0.6, HEIGHT, dtype=np.float32)[:, None], 3 * WIDTH, axis=1)
+    for x in rng.integers(0, 3 * WIDTH, 12):
+        thickness[40:, x : x + 20] *= 0.5
+    return thickness
+
+
 def film(
     *, frames: int = 14, tremble: float = 0.25, speed: float = 2.0, seed: int = 0, cut: int | None = None
 ) -> Clip:
-    """A pan behind haze that grows to the top; the network is wrong by another factor in each frame."""
+    """A pan through haze; the network is wrong about its thickness by another factor in each frame."""
     rng = np.random.default_rng(seed + 1)
-    thickness = np.linspace(1.6, 0.4, HEIGHT, dtype=np.float32)[:, None, None]
     clear, hazy, says = [], [], []
-    picture = scene(seed)
+    picture, thickness = scene(seed), haze(seed)
     for index in range(frames):
         if index == cut:
-            picture = scene(seed + 100)
-            thickness = thickness[::-1]
+            picture, thickness = scene(seed + 100), haze(seed + 100)[::-1]
         shift = np.float32([[1, 0, -speed * index], [0, 1, 0]])
-        view = cv2.warpAffine(picture, shift, SIZE, flags=cv2.INTER_LINEAR)
-        transmission = np.exp(-thickness)
+        view, depth = (cv2.warpAffine(wide, shift, SIZE) for wide in (picture, thickness))
+        transmission = np.exp(-depth)[..., None]
         clear.append(to_bytes(view))
         hazy.append(to_bytes(view * transmission + AIRLIGHT * (1 - transmission)))
-        believed = np.exp(-thickness * (1 + tremble * rng.standard_normal()))
-        gain = np.broadcast_to(1 / believed, (HEIGHT, WIDTH, 3)).astype(np.float32)
-        gain = cv2.resize(gain, WORKING[::-1], interpolation=cv2.INTER_AREA)
+        believed = np.exp(-depth * (1 + tremble * rng.standard_normal()))
+        gain = cv2.resize(1 / believed, WORKING[::-1], interpolation=cv2.INTER_AREA)
+        gain = np.repeat(gain[..., None], 3, axis=2).astype(np.float32)
         says.append(LocalAffine(gain, AIRLIGHT * (1 - gain)))
     return Clip(clear, hazy, says)
 
@@ -91,7 +98,7 @@ def test_a_trembling_network_flickers_less_and_is_nearer_the_truth(speed: float)
 
 def test_a_network_that_is_right_is_not_made_worse() -> None:
     clip = film(tremble=0, speed=4.0)
-    assert quality(clip, dehaze(clip, 0.5)) > quality(clip, dehaze(clip, 0)) - 0.2
+    assert quality(clip, dehaze(clip, 0.5)) > quality(clip, dehaze(clip, 0)) - 0.5
 
 
 def test_nothing_crosses_a_cut() -> None:

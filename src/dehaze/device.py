@@ -40,6 +40,6 @@ def _check_cuda(device: torch.device) -> None:
         raise UsageError(f"device '{device}' is not available: {reason}", "use --device cpu or --device auto")
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise UsageError(
-            f"device '{device}' is not available: this machine has {torch.cuda.device_count()} CUDA device(s), "
-            "counted from cuda:0"
+            f"device '{device}' is not available: this machine has {torch.cuda.device_count()} "
+            "CUDA device(s), counted from cuda:0"
         )

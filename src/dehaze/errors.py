@@ -45,6 +45,6 @@ class TrainingError(DehazeError):
 
 
 class ModelError(DehazeError):
-    """A model is not available: unknown name, no such file, not a checkpoint, not reachable (exit status 4)."""
+    """A model is not available: unknown, missing, not a checkpoint, not reachable (exit status 4)."""
 
     exit_code = 4

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-CONVENTION = "RGB, per image then averaged, answers clamped and rounded to 8 bits; SSIM: Gaussian sigma 1.5, 11 x 11"
+CONVENTION = (
+    "RGB, per image then averaged, answers clamped and rounded to 8 bits; SSIM: Gaussian sigma 1.5, 11 x 11"
+)
 """Printed beside every figure."""
 
 _RADIUS, _SIGMA = 5, 1.5
@@ -51,7 +53,7 @@ def ssim(answer: Pixels, truth: Pixels) -> float:
 
 
 def luma(pixels: Pixels) -> Pixels:
-    """Y of BT.601 in studio range, as the super-resolution literature uses it: (H, W, 3) -> (H, W, 1) uint8."""
+    """Y of BT.601 in studio range, the super-resolution literature's: (H, W, 3) -> (H, W, 1) uint8."""
     y = 16 + pixels.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255
     rounded: Pixels = y.round().astype(np.uint8)[..., None]
     return rounded

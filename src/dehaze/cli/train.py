@@ -33,7 +33,7 @@ def train(
             "--variant",
             rich_help_panel=lesson.RECIPE,
             show_default=False,
-            help="Teacher: dsc-mc-fsrcnn (the default), fsrcnn, mc-fsrcnn, relu-mc-fsrcnn or dscbn-mc-fsrcnn.",
+            help="Teacher: dsc-mc-fsrcnn (default), fsrcnn, mc-fsrcnn, relu-mc-fsrcnn or dscbn-mc-fsrcnn.",
         ),
     ] = None,
     scale: Annotated[

@@ -1,4 +1,4 @@
-"""AOD-Net (Li et al., ICCV 2017, sections 3.2-3.3), re-implemented as a point of reference: 1,761 parameters."""
+"""AOD-Net (Li et al., ICCV 2017, sections 3.2-3.3) as a point of reference: 1,761 parameters."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def _pool(x: Tensor) -> Tensor:
-    """Global average pool (N, C, H, W) -> (N, C, 1, 1); accumulated in float32 so that half precision holds."""
+    """Global average pool (N, C, H, W) -> (N, C, 1, 1); summed in float32 so that half precision holds."""
     return x.mean(dim=(2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)
 
 

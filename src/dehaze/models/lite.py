@@ -7,6 +7,7 @@ J = I + K I - B; the full-resolution picture is made by local affine transfer (`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -73,10 +74,8 @@ class Lite(nn.Module):
         self.down_stages = nn.ModuleList(
             _stage(w, n, reduction) for w, n in zip(widths, config.blocks, strict=True)
         )
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.up_stages = nn.ModuleList(
             _stage(w, n, reduction) for w, n in zip(widths[:-1], config.blocks[:-1], strict=True)
         )
