@@ -111,7 +111,18 @@ def test_length_and_identity_are_the_sets(folder: Path) -> None:
     pairs = discover(folder)
     source = PairSource(pairs, [SIZE])
     assert len(source) == 8
-    assert source.identity == pairs.identity
+    assert source.identity == {**pairs.identity, "view": "whole"}
+
+
+def test_crops_of_pictures_as_they_are(folder: Path) -> None:
+    """Neighbouring pixels differ by exactly 4 levels: nothing was resized."""
+    source = PairSource(discover(folder), [SIZE], view="crop")
+    clear = source.batch(40, SIZE, _generator())["clear"] * 255
+    rows = clear[:, 0, 1:] - clear[:, 0, :-1]
+    columns = (clear[:, 1, :, 1:] - clear[:, 1, :, :-1]).abs()
+    torch.testing.assert_close(rows, torch.full_like(rows, 4.0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(columns, torch.full_like(columns, 4.0), atol=1e-3, rtol=0)
+    assert source.identity["view"] == "crop"
 
 
 def test_no_sound_pairs(folder: Path) -> None:
