@@ -98,7 +98,7 @@ def test_a_trembling_network_flickers_less_and_is_nearer_the_truth(speed: float)
 
 def test_a_network_that_is_right_is_not_made_worse() -> None:
     clip = film(tremble=0, speed=4.0)
-    assert quality(clip, dehaze(clip, 0.5)) > quality(clip, dehaze(clip, 0)) - 0.5
+    assert quality(clip, dehaze(clip, 0.5)) > quality(clip, dehaze(clip, 0)) - 0.1
 
 
 def test_nothing_crosses_a_cut() -> None:

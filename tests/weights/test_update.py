@@ -50,6 +50,33 @@ def test_what_is_given_is_stored_in_the_checkpoint(shelf: Shelf, tmp_path: Path)
     assert shelf.values()["models"]["mine"]["licence"] == "CC0-1.0"
 
 
+def report(path: Path, name: str) -> Path:
+    """What `dehaze bench --json` writes, as far as figures are read from it."""
+    overall = {"pictures": 50, "psnr": {"mean": 24.9951}, "ssim": {"mean": 0.93337}}
+    rows = [{"method": "untouched", "overall": {}}, {"method": name, "overall": overall}]
+    quality = [{"data": "SOTS-indoor", "rows": rows}]
+    path.write_text(json.dumps({"command": "dehaze bench -m small", "quality": quality}))
+    return path
+
+
+def test_figures_come_from_a_report_of_bench(shelf: Shelf, tmp_path: Path) -> None:
+    """They replace training's own validation, which no command reproduces, and join what was measured."""
+    file = checkpoint(tmp_path / "run.safetensors", metrics={"validation": {"psnr": 1.0}, **METRICS})
+    assert shelf.update(file, *NEW, "--report", report(tmp_path / "r.json", "small")) == 0
+    expected = {"psnr": 25.0, "ssim": 0.9334, "pictures": 50, "command": "dehaze bench -m small"}
+    assert load("small")[1].metrics == {**METRICS, "SOTS-indoor": expected}
+    assert shelf.values()["models"]["small"]["metrics"]["SOTS-indoor"] == expected
+
+
+def test_a_report_of_another_model_is_refused(
+    shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = checkpoint(tmp_path / "run.safetensors")
+    assert shelf.update(file, *NEW, "--report", report(tmp_path / "r.json", "large")) == 4
+    assert "no quality figures of 'small'" in capsys.readouterr().err
+    assert shelf.values()["models"] == {}
+
+
 def test_the_result_obeys_the_schema(shelf: Shelf, tmp_path: Path) -> None:
     shelf.update(checkpoint(tmp_path / "run.safetensors", metrics=METRICS), *NEW, "--default")
     schema = json.loads((Path(manifest.__file__).parent / "manifest.schema.json").read_text())

@@ -99,6 +99,8 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     header = replace(header, name=name, licence=options.licence or header.licence)
     if options.metrics:
         header = replace(header, metrics=json.loads(options.metrics.read_text(encoding="utf-8")))
+    for path in options.report:
+        header = replace(header, metrics={**_measured(header), **figures_of(path, name)})
     entry = {
         "source": "bundled",
         "file": f"{name}.safetensors",
@@ -113,6 +115,34 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     return {**manifest, "default": default, "models": {**manifest["models"], name: entry}}
 
 
+def _measured(header: Header) -> dict[str, Any]:
+    """A header's figures without the validation that training left there, which no command reproduces."""
+    return {on: figures for on, figures in header.metrics.items() if on != "validation"}
+
+
+def figures_of(report: Path, name: str) -> dict[str, Any]:
+    """Read a model's PSNR and SSIM from what `dehaze bench --json` wrote.
+
+    Raises:
+        ModelError: The report has no quality figures of the model.
+    """
+    values = json.loads(report.read_text(encoding="utf-8"))
+    found = {}
+    for part in values["quality"]:
+        for row in part["rows"]:
+            if row["method"] == name:
+                overall = row["overall"]
+                found[part["data"]] = {
+                    "psnr": round(overall["psnr"]["mean"], 2),
+                    "ssim": round(overall["ssim"]["mean"], 4),
+                    "pictures": overall["pictures"],
+                    "command": values["command"],
+                }
+    if not found:
+        raise ModelError(f"{report} has no quality figures of '{name}'", f"dehaze bench -m {name} --data DIR")
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dehaze.weights.update",
@@ -125,6 +155,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--description", help="one sentence for people")
     parser.add_argument("--licence", help="terms of the weights, stored in the checkpoint")
     parser.add_argument("--metrics", type=Path, help="JSON of figures and commands, stored in the checkpoint")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        action="append",
+        default=[],
+        help="what 'dehaze bench -m NAME --data DIR --json' wrote: its figures go into the checkpoint",
+    )
     parser.add_argument("--default", action="store_true", help="make it the model used when none is named")
     return parser
 
