@@ -80,7 +80,7 @@ def test_the_same_command_goes_on(reside: Path, tmp_path: Path, capsys: pytest.C
     assert [e["step"] for e in log if e["event"] == "validation"] == [1, 2]
 
     assert main([*command, "--lr", "0.1"]) == 1
-    assert "optimiser.lr: 0.003 -> 0.1" in capsys.readouterr().err
+    assert "optimiser.lr: 0.001 -> 0.1" in capsys.readouterr().err
     assert main([*command, "--no-resume"]) == 2
     assert "already holds a run" in capsys.readouterr().err
 
@@ -92,7 +92,7 @@ def test_dry_run_tells_and_writes_nothing(
     assert main(["train", "lite", "--data", str(reside), "--dry-run", *TINY_LITE, *QUIET]) == 0
     (told,) = events(capsys)
     assert told["steps"] == 2
-    assert told["output"] == "runs/lite"
+    assert told["output"] == "runs/student-lite"
     assert isinstance(told["data"], dict)
     assert told["data"]["kind"] == "pairs"
     assert isinstance(told["seconds"], float)

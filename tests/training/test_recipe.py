@@ -105,4 +105,4 @@ def test_unknown_recipe_lists_the_choices() -> None:
 )
 def test_values_out_of_range_are_refused(overrides: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=r"above 0|in \[0, 1\)"):
-        load_recipe("lite", overrides)
+        load_recipe("student-lite", overrides)

@@ -86,7 +86,7 @@ def distill(
     settings = {k: str(v) for k, v in flags.items() if v is not None}
     settings |= {"task": "distill", "architecture": student}
     given = lesson.Lesson(
-        recipe=recipe or student,
+        recipe=recipe or {"student": "student", "lite": "student-lite"}[student],
         device=device,
         data=data,
         clear=clear,

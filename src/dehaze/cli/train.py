@@ -11,7 +11,7 @@ from dehaze.cli import lesson, output
 from dehaze.cli import options as opt
 from dehaze.errors import UsageError
 
-_RECIPES = {"teacher": "teacher", "student": "student", "lite": "lite", "aod-net": "aod-net"}
+_RECIPES = {"teacher": "teacher", "student": "student", "lite": "student-lite", "aod-net": "aod-net"}
 
 
 def train(

@@ -30,9 +30,9 @@ class LiteConfig:
     """
 
     shuffle: int = 2
-    widths: tuple[int, ...] = (20, 28, 40)
-    blocks: tuple[int, ...] = (1, 1, 2)
-    reduction: int = 4
+    widths: tuple[int, ...] = (16, 32)
+    blocks: tuple[int, ...] = (5, 3)
+    reduction: int = 8
 
 
 class LiteBlock(nn.Module):
@@ -42,8 +42,9 @@ class LiteBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.channel_attention = ChannelAttention(width, width // reduction)
-        self.pixel_attention = PixelAttention(width, width // reduction)
+        hidden = max(1, width // reduction)
+        self.channel_attention = ChannelAttention(width, hidden)
+        self.pixel_attention = PixelAttention(width, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) -> (N, width, H, W)."""
