@@ -65,15 +65,18 @@ def render(
     return _picture(_paint(plan, textures), size)
 
 
-def example(size: tuple[int, int] = (640, 960), *, supersample: int = 2) -> tuple[Pixels, Pixels]:
+def example(
+    size: tuple[int, int] = (640, 960), *, supersample: int = 2, betas: Sequence[float] = (2.1,)
+) -> tuple[Pixels, ...]:
     """The mountain road in fog that the documentation shows.
 
     Args:
         size: Height and width.
         supersample: Rays a pixel along each side.
+        betas: Scattering coefficient of each hazy picture, for depth as in `Scene`.
 
     Returns:
-        Hazy and clear, (H, W, 3) uint8 RGB.
+        The hazy pictures and, last, the clear one: (H, W, 3) uint8 RGB.
     """
     rng = np.random.default_rng(24)
     height, width = (side * supersample for side in size)
@@ -91,10 +94,10 @@ def example(size: tuple[int, int] = (640, 960), *, supersample: int = 2) -> tupl
         nearest=19.0,
     )
     scene = _picture(_paint(plan, ()), size)
-    t = np.exp(-2.1 * scene.depth)[..., None]
     light = np.array([0.83, 0.86, 0.88]) * 255
-    hazy = scene.clear * t + light * (1 - t)
-    return np.asarray(np.rint(hazy), np.uint8), scene.clear
+    shares = [np.exp(-beta * scene.depth)[..., None] for beta in betas]
+    hazy = [np.asarray(np.rint(scene.clear * t + light * (1 - t)), np.uint8) for t in shares]
+    return *hazy, scene.clear
 
 
 def _paint(plan: _Plan, textures: Sequence[Pixels]) -> Canvas:

@@ -33,7 +33,7 @@ def card(header: Header, address: str, sha256: str) -> str:
         *_front_matter(header),
         f"# {header.name}",
         "",
-        "Clears haze and fog from photos and video with [dehaze-cli](https://pypi.org/project/dehaze-cli/):",
+        "Clears haze and fog from photos and video with `dehaze-cli`:",
         "",
         "```",
         "pip install dehaze-cli",
