@@ -135,8 +135,8 @@ def video(
     from dehaze.video import VideoSettings, check_source, check_target, default_target, dehaze_video
 
     settings = VideoSettings(strength, smooth, *times, fps, codec, crf, audio)
-    path = default_target(source) if target is None else Path(target)
     check_source(source)
+    path = default_target(source) if target is None else Path(target)
     check_target(source, path, overwrite=overwrite)
     if dry_run:
         out.line(f"would write {path} from {source}")

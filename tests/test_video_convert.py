@@ -6,7 +6,6 @@ import hashlib
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,77 +17,7 @@ import pytest
 from dehaze.errors import UsageError, VideoError
 from dehaze.upsample import LocalAffine
 from dehaze.video import VideoReport, VideoSettings, default_target, dehaze_video, still
-
-WIDTH, HEIGHT, FRAMES = 64, 48, 10
-TICKS = Fraction(1, 90_000)
-STEP = 3600
-
-
-class Affine:
-    """Stands for a network: the same gain and offset for every pixel; remembers what it was shown."""
-
-    def __init__(self, gain: float = 1.0, offset: float = 0.0) -> None:
-        self.gain, self.offset = gain, offset
-        self.seen: list[np.ndarray] = []
-
-    def __call__(self, pixels: np.ndarray, *, strength: float = 1.0) -> np.ndarray:
-        raise AssertionError("frames larger than the working copy go through estimate")
-
-    def estimate(self, pixels: np.ndarray) -> LocalAffine:
-        self.seen.append(pixels)
-        shape = (*self.working_shape(*pixels.shape[:2]), 3)
-        return LocalAffine(np.full(shape, self.gain, np.float32), np.full(shape, self.offset, np.float32))
-
-    def working_shape(self, height: int, width: int) -> tuple[int, int]:
-        return max(1, height // 2), max(1, width // 2)
-
-
-def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """A smooth frame with a bright spot at the top left, so that its orientation shows."""
-    y, x = np.mgrid[:height, :width]
-    frame = np.stack([60 + x + index * 3, 80 + y, 120 - x // 2 + y], axis=-1)
-    frame[: height // 4, : width // 4] = 220
-    return np.clip(frame, 0, 255).astype(np.uint8)
-
-
-def make(
-    path: Path,
-    *,
-    frames: int = FRAMES,
-    size: tuple[int, int] = (WIDTH, HEIGHT),
-    times: list[int] | None = None,
-    codec: str = "libx264",
-    pix_fmt: str = "yuv420p",
-    prepare: Callable[[Any, Any], None] = lambda container, stream: None,
-    audio: bool = False,
-) -> Path:
-    """Write a video; ``times`` are in ticks of 1/90,000 s."""
-    with av.open(str(path), "w") as container:
-        options = {"crf": "4", "bf": "2", "g": "6"} if codec.startswith("libx26") else {}
-        stream: Any = container.add_stream(
-            codec, rate=25, time_base=TICKS, width=size[0], height=size[1], options=options
-        )
-        stream.pix_fmt = pix_fmt
-        sound: Any = container.add_stream("aac", rate=44_100) if audio else None
-        prepare(container, stream)
-        for index in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(index, *size)).reformat(format=pix_fmt)
-            frame.pts, frame.time_base = (times[index] if times else index * STEP), TICKS
-            container.mux(stream.encode(frame))
-            if sound is not None:
-                container.mux(sound.encode(tone(index)))
-        container.mux(stream.encode(None))
-        if sound is not None:
-            container.mux(sound.encode(None))
-    return path
-
-
-def tone(index: int, samples: int = 1764) -> av.AudioFrame:
-    at = np.arange(index * samples, (index + 1) * samples) / 44_100
-    wave = np.tile(0.3 * np.sin(2 * np.pi * 440 * at), (2, 1)).astype(np.float32)
-    frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="stereo")
-    frame.sample_rate, frame.pts, frame.time_base = 44_100, index * samples, Fraction(1, 44_100)
-    return frame
+from making import FRAMES, HEIGHT, WIDTH, Affine, make_video, picture, tone
 
 
 def packets(path: Path, kind: str) -> list[tuple[Fraction, str]]:
@@ -125,21 +54,21 @@ def close(a: np.ndarray, b: np.ndarray, levels: float = 3) -> bool:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".ts"])
 def test_every_frame_comes_out_at_its_own_time(tmp_path: Path, suffix: str) -> None:
     uneven = [9000, 10_800, 14_400, 36_000, 36_090, 45_000, 90_000, 99_000, 180_000, 270_000]
-    source = make(tmp_path / f"in{suffix}", times=uneven)
+    source = make_video(tmp_path / f"in{suffix}", times=uneven)
     report = convert(source, tmp_path / f"out{suffix}")
     assert report.frames == FRAMES
     assert times(report.target) == times(source)
 
 
 def test_pixels_survive_when_there_is_nothing_to_do(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4")
+    source = make_video(tmp_path / "in.mp4")
     report = convert(source, tmp_path / "out.mp4", crf=4)
     for before, after in zip(pixels(source), pixels(report.target), strict=True):
         assert close(before, after, 1.0)
 
 
 def test_the_affine_map_is_applied_to_every_frame(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4")
+    source = make_video(tmp_path / "in.mp4")
     report = convert(source, tmp_path / "out.mp4", Affine(1.5, -0.2), crf=4)
     for before, after in zip(pixels(source), pixels(report.target), strict=True):
         wanted = np.clip(before.astype(float) * 1.5 - 0.2 * 255, 0, 255)
@@ -147,7 +76,7 @@ def test_the_affine_map_is_applied_to_every_frame(tmp_path: Path) -> None:
 
 
 def test_strength_zero_asks_no_network(tmp_path: Path) -> None:
-    source, dehazer = make(tmp_path / "in.mp4"), Affine(2.0)
+    source, dehazer = make_video(tmp_path / "in.mp4"), Affine(2.0)
     report = convert(source, tmp_path / "out.mp4", dehazer, strength=0, crf=4)
     assert dehazer.seen == []
     assert close(pixels(source)[0], pixels(report.target)[0], 1.0)
@@ -161,12 +90,12 @@ def test_a_small_frame_gets_the_networks_own_answer_if_unsmoothed(tmp_path: Path
         def working_shape(self, height: int, width: int) -> tuple[int, int]:
             return height, width
 
-    report = convert(make(tmp_path / "in.mp4"), tmp_path / "out.mp4", Own(), smooth=0)
+    report = convert(make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4", Own(), smooth=0)
     assert close(pixels(report.target)[0], np.full((HEIGHT, WIDTH, 3), 99))
 
 
 def test_sound_is_copied_packet_by_packet(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4", audio=True)
+    source = make_video(tmp_path / "in.mp4", audio=True)
     report = convert(source, tmp_path / "out.mp4")
     assert packets(source, "audio") == packets(report.target, "audio")
     assert packets(source, "audio")
@@ -200,7 +129,7 @@ def subtitled(path: Path) -> Path:
             packet.duration, packet.time_base, packet.stream = 100, Fraction(1, 1000), lines
             container.mux(packet)
 
-    return make(path, prepare=prepare)
+    return make_video(path, prepare=prepare)
 
 
 def test_subtitles_attachments_chapters_and_metadata_are_kept(tmp_path: Path) -> None:
@@ -238,7 +167,7 @@ def colour_tags(container: Any, stream: Any) -> None:
 
 @pytest.mark.parametrize(("codec", "suffix"), [("h264", ".mp4"), ("h265", ".mp4"), ("h264", ".mkv")])
 def test_ten_bits_colour_tags_and_pixel_shape_are_kept(tmp_path: Path, codec: str, suffix: str) -> None:
-    source = make(tmp_path / "in.mp4", pix_fmt="yuv420p10le", prepare=colour_tags)
+    source = make_video(tmp_path / "in.mp4", pix_fmt="yuv420p10le", prepare=colour_tags)
     report = convert(source, tmp_path / f"out{suffix}", codec=codec, crf=4)
     with av.open(str(source)) as old, av.open(str(report.target)) as new:
         a, b = (container.streams.video[0].codec_context for container in (old, new))
@@ -251,20 +180,20 @@ def test_ten_bits_colour_tags_and_pixel_shape_are_kept(tmp_path: Path, codec: st
 
 
 def test_a_codec_of_eight_bits_says_so(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4", pix_fmt="yuv420p10le")
+    source = make_video(tmp_path / "in.mp4", pix_fmt="yuv420p10le")
     report = convert(source, tmp_path / "out.avi", codec="mpeg4")
     assert "mpeg4 has no 10 bits a channel: 8 are kept" in report.notices
 
 
 def test_full_range_becomes_limited_where_the_codec_cannot_tell(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4", prepare=colour_tags)
+    source = make_video(tmp_path / "in.mp4", prepare=colour_tags)
     report = convert(source, tmp_path / "out.mov", codec="prores")
     assert close(pixels(source)[0], pixels(report.target)[0], 2)
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_rotation_is_kept_and_the_network_sees_the_picture_upright(tmp_path: Path, degrees: int) -> None:
-    source = make(tmp_path / "in.mp4", prepare=lambda _, stream: stream.set_display_rotation(degrees))
+    source = make_video(tmp_path / "in.mp4", prepare=lambda _, stream: stream.set_display_rotation(degrees))
     dehazer = Affine()
     report = convert(source, tmp_path / "out.mp4", dehazer)
     with av.open(str(report.target)) as container:
@@ -282,7 +211,7 @@ def test_frames_are_turned_upright_where_rotation_cannot_be_stored(tmp_path: Pat
         stream.set_display_rotation(90, hflip=mirrored)
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
 
-    source = make(tmp_path / "in.mp4", prepare=prepare)
+    source = make_video(tmp_path / "in.mp4", prepare=prepare)
     report = convert(source, tmp_path / "out.avi")
     assert report.notices == ["avi cannot store a rotation: the frames are turned upright"]
     upright = np.rot90(picture(0))
@@ -293,7 +222,7 @@ def test_frames_are_turned_upright_where_rotation_cannot_be_stored(tmp_path: Pat
 
 @pytest.mark.parametrize("size", [(65, 48), (64, 49), (65, 49)])
 def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
-    source = make(tmp_path / "in.mkv", size=size, codec="ffv1")
+    source = make_video(tmp_path / "in.mkv", size=size, codec="ffv1")
     report = convert(source, tmp_path / "out.mp4", crf=4)
     with av.open(str(report.target)) as container:
         frame = next(container.decode(video=0))
@@ -303,13 +232,13 @@ def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 def test_one_frame_is_a_video(tmp_path: Path) -> None:
-    report = convert(make(tmp_path / "in.mp4", frames=1), tmp_path / "out.mp4")
+    report = convert(make_video(tmp_path / "in.mp4", frames=1), tmp_path / "out.mp4")
     assert report.frames == 1
     assert len(pixels(report.target)) == 1
 
 
 def test_times_are_made_up_for_streams_without_any(tmp_path: Path) -> None:
-    report = convert(make(tmp_path / "in.h264"), tmp_path / "out.mp4")
+    report = convert(make_video(tmp_path / "in.h264"), tmp_path / "out.mp4")
     assert report.frames == FRAMES
     assert times(report.target) == [Fraction(index, 25) for index in range(FRAMES)]
     assert any("no time of their own" in notice for notice in report.notices)
@@ -319,7 +248,7 @@ def test_times_are_made_up_for_streams_without_any(tmp_path: Path) -> None:
 
 
 def test_start_and_duration_cut_frames_sound_and_chapters_alike(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4", frames=25, audio=True)
+    source = make_video(tmp_path / "in.mp4", frames=25, audio=True)
     report = convert(source, tmp_path / "out.mp4", start=0.3, duration=0.4)
     assert times(report.target) == [t - Fraction(3, 10) for t in times(source) if 0.3 <= t < 0.7]
     assert times(report.target)[0] == Fraction(1, 50)
@@ -339,14 +268,14 @@ def test_start_and_duration_cut_frames_sound_and_chapters_alike(tmp_path: Path) 
 
 
 def test_a_start_beyond_the_end_is_refused(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4")
+    source = make_video(tmp_path / "in.mp4")
     with pytest.raises(UsageError, match=r"--start 9 s is beyond the end of .*in\.mp4, which has 0\.40 s"):
         convert(source, tmp_path / "out.mp4", start=9)
     assert not (tmp_path / "out.mp4").exists()
 
 
 def test_numbered_pictures_in_and_out(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4")
+    source = make_video(tmp_path / "in.mp4")
     out = convert(source, tmp_path / "f_%03d.png")
     assert out.frames == FRAMES
     names = sorted(path.name for path in tmp_path.glob("f_*"))
@@ -363,7 +292,7 @@ def test_numbered_pictures_in_and_out(tmp_path: Path) -> None:
 
 
 def test_a_gap_in_numbered_pictures_is_refused_by_name(tmp_path: Path) -> None:
-    convert(make(tmp_path / "in.mp4"), tmp_path / "f_%03d.png")
+    convert(make_video(tmp_path / "in.mp4"), tmp_path / "f_%03d.png")
     (tmp_path / "f_004.png").unlink()
     with pytest.raises(VideoError, match=r"f_004\.png is missing from the image sequence"):
         convert(tmp_path / "f_%03d.png", tmp_path / "out.mp4")
@@ -372,7 +301,7 @@ def test_a_gap_in_numbered_pictures_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_name_may_look_like_a_protocol_or_a_pattern(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4")
+    source = make_video(tmp_path / "in.mp4")
     odd = source.rename(tmp_path / "at 12:30 100%03d.mp4")
     report = convert(odd, tmp_path / "to 12:31 %d.mp4")
     assert report.frames == FRAMES
@@ -380,7 +309,7 @@ def test_a_name_may_look_like_a_protocol_or_a_pattern(tmp_path: Path) -> None:
 
 
 def test_webm_gets_a_codec_that_it_can_hold(tmp_path: Path) -> None:
-    report = convert(make(tmp_path / "in.mp4"), tmp_path / "out.webm")
+    report = convert(make_video(tmp_path / "in.mp4"), tmp_path / "out.webm")
     assert report.codec == "libvpx-vp9"
     assert times(report.target) == times(tmp_path / "in.mp4")
 
@@ -401,7 +330,7 @@ def test_webm_gets_a_codec_that_it_can_hold(tmp_path: Path) -> None:
 def test_impossible_wishes_are_refused(
     tmp_path: Path, target: str, settings: dict[str, Any], message: str
 ) -> None:
-    source = make(tmp_path / "in.mp4")
+    source = make_video(tmp_path / "in.mp4")
     whole = source.read_bytes()
     with pytest.raises(UsageError, match=message):
         convert(source, tmp_path / target, **settings)
@@ -419,7 +348,7 @@ def test_settings_are_checked(settings: dict[str, Any]) -> None:
 
 
 def test_an_output_is_replaced_only_on_request(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4")
+    source = make_video(tmp_path / "in.mp4")
     target = tmp_path / "out.mp4"
     target.write_text("precious")
     with pytest.raises(UsageError, match="already exists"):
@@ -454,7 +383,7 @@ def damage(path: Path, *numbers: int) -> None:
 
 
 def test_a_damaged_packet_in_the_middle_costs_its_own_frame_only(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mov", codec="png", pix_fmt="rgb24")
+    source = make_video(tmp_path / "in.mov", codec="png", pix_fmt="rgb24")
     whole = times(source)
     damage(source, 4)
     report = convert(source, tmp_path / "out.mp4")
@@ -464,7 +393,7 @@ def test_a_damaged_packet_in_the_middle_costs_its_own_frame_only(tmp_path: Path)
 
 
 def test_damage_within_a_group_of_frames_stops_nothing(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4", frames=24)
+    source = make_video(tmp_path / "in.mp4", frames=24)
     whole = times(source)
     damage(source, 7, 8)
     report = convert(source, tmp_path / "out.mp4")
@@ -475,7 +404,7 @@ def test_damage_within_a_group_of_frames_stops_nothing(tmp_path: Path) -> None:
 
 
 def test_a_file_that_ends_early_gives_what_there_is(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.ts", frames=50)
+    source = make_video(tmp_path / "in.ts", frames=50)
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     report = convert(source, tmp_path / "out.mp4")
     assert 5 < report.frames < 50
@@ -514,7 +443,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 
 
 def test_a_video_without_a_single_good_frame_leaves_nothing(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mov", codec="png", pix_fmt="rgb24")
+    source = make_video(tmp_path / "in.mov", codec="png", pix_fmt="rgb24")
     damage(source, *range(FRAMES))
     with pytest.raises(VideoError, match=r"no frame of .* can be decoded"):
         convert(source, tmp_path / "out.mp4")
@@ -525,7 +454,7 @@ def test_a_video_without_a_single_good_frame_leaves_nothing(tmp_path: Path) -> N
 
 
 def test_stopping_keeps_a_playable_part(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4", frames=40, audio=True)
+    source = make_video(tmp_path / "in.mp4", frames=40, audio=True)
     written = []
     report = dehaze_video(
         str(source),
@@ -549,7 +478,7 @@ def test_a_failure_midway_leaves_no_file(tmp_path: Path) -> None:
                 raise RuntimeError("the network broke")
             return super().estimate(pixels)
 
-    source = make(tmp_path / "in.mp4", frames=20)
+    source = make_video(tmp_path / "in.mp4", frames=20)
     with pytest.raises(RuntimeError, match="the network broke"):
         convert(source, tmp_path / "out.mp4", Failing())
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
@@ -566,17 +495,17 @@ def test_an_output_directory_that_vanishes_is_named(tmp_path: Path) -> None:
 
     (tmp_path / "out").mkdir()
     with pytest.raises(VideoError, match=r"cannot write .*out/out\.mp4: No such file or directory"):
-        convert(make(tmp_path / "in.mp4"), tmp_path / "out" / "out.mp4", Vandal())
+        convert(make_video(tmp_path / "in.mp4"), tmp_path / "out" / "out.mp4", Vandal())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are a matter of POSIX")
 def test_a_disk_that_fills_leaves_no_file(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4", frames=30)
+    source = make_video(tmp_path / "in.mp4", frames=30)
     script = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_video import Affine
+from making import Affine
 from dehaze.errors import VideoError
 from dehaze.video import VideoSettings, dehaze_video
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -602,12 +531,14 @@ def test_frames_are_decoded_only_a_few_ahead_of_those_written(tmp_path: Path) ->
         written = done
         lead.append(len(dehazer.seen) - written)
 
-    dehaze_video(str(make(tmp_path / "in.mp4", frames=60)), tmp_path / "out.mp4", dehazer, progress=progress)
+    dehaze_video(
+        str(make_video(tmp_path / "in.mp4", frames=60)), tmp_path / "out.mp4", dehazer, progress=progress
+    )
     assert max(lead) <= 8
 
 
 def test_the_report_says_where_the_time_goes(tmp_path: Path) -> None:
-    report = convert(make(tmp_path / "in.mp4"), tmp_path / "out.mp4")
+    report = convert(make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4")
     assert set(report.stage_seconds) == {"decode", "network", "transfer", "encode"}
     assert all(seconds > 0 for seconds in report.stage_seconds.values())
     assert report.frames_per_second == pytest.approx(report.frames / report.wall_seconds)

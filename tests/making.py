@@ -1,0 +1,84 @@
+"""Small videos made for tests, and a stand-in for a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from dehaze.upsample import LocalAffine
+
+WIDTH, HEIGHT, FRAMES = 64, 48, 10
+TICKS = Fraction(1, 90_000)
+STEP = 3600
+
+
+class Affine:
+    """Stands for a network: the same gain and offset for every pixel; remembers what it was shown."""
+
+    def __init__(self, gain: float = 1.0, offset: float = 0.0) -> None:
+        self.gain, self.offset = gain, offset
+        self.seen: list[np.ndarray] = []
+
+    def __call__(self, pixels: np.ndarray, *, strength: float = 1.0) -> np.ndarray:
+        raise AssertionError("frames larger than the working copy go through estimate")
+
+    def estimate(self, pixels: np.ndarray) -> LocalAffine:
+        self.seen.append(pixels)
+        shape = (*self.working_shape(*pixels.shape[:2]), 3)
+        return LocalAffine(np.full(shape, self.gain, np.float32), np.full(shape, self.offset, np.float32))
+
+    def working_shape(self, height: int, width: int) -> tuple[int, int]:
+        return max(1, height // 2), max(1, width // 2)
+
+
+def picture(index: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """A smooth frame with a bright spot at the top left, so that its orientation shows."""
+    y, x = np.mgrid[:height, :width]
+    frame = np.stack([60 + x + index * 3, 80 + y, 120 - x // 2 + y], axis=-1)
+    frame[: height // 4, : width // 4] = 220
+    return np.clip(frame, 0, 255).astype(np.uint8)
+
+
+def make_video(
+    path: Path,
+    *,
+    frames: int = FRAMES,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    times: list[int] | None = None,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    prepare: Callable[[Any, Any], None] = lambda container, stream: None,
+    audio: bool = False,
+) -> Path:
+    """Write a video; ``times`` are in ticks of 1/90,000 s."""
+    with av.open(str(path), "w") as container:
+        options = {"crf": "4", "bf": "2", "g": "6"} if codec.startswith("libx26") else {}
+        stream: Any = container.add_stream(
+            codec, rate=25, time_base=TICKS, width=size[0], height=size[1], options=options
+        )
+        stream.pix_fmt = pix_fmt
+        sound: Any = container.add_stream("aac", rate=44_100) if audio else None
+        prepare(container, stream)
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(index, *size)).reformat(format=pix_fmt)
+            frame.pts, frame.time_base = (times[index] if times else index * STEP), TICKS
+            container.mux(stream.encode(frame))
+            if sound is not None:
+                container.mux(sound.encode(tone(index)))
+        container.mux(stream.encode(None))
+        if sound is not None:
+            container.mux(sound.encode(None))
+    return path
+
+
+def tone(index: int, samples: int = 1764) -> av.AudioFrame:
+    at = np.arange(index * samples, (index + 1) * samples) / 44_100
+    wave = np.tile(0.3 * np.sin(2 * np.pi * 440 * at), (2, 1)).astype(np.float32)
+    frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="stereo")
+    frame.sample_rate, frame.pts, frame.time_base = 44_100, index * samples, Fraction(1, 44_100)
+    return frame
