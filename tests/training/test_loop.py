@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from dehaze.training.distributed import Distributed
 from dehaze.training.loop import RunOptions, Trainer, learning_rate
 from dehaze.training.recipe import Optimiser, Recipe, Stage
 from dehaze.training.report import RunReporter
-from dehaze.training.state import load_state
+from dehaze.training.state import load_state, save_state
 from dehaze.training.tasks import DehazeTask
 from dehaze.weights.checkpoint import Header, read_header
 
@@ -67,6 +67,8 @@ def trainer(
     recipe: Recipe = RECIPE,
     source: Noise | None = None,
     scores: list[float] | None = None,
+    validator: Any = None,
+    context: dict[str, Any] | None = None,
     **options: object,
 ) -> Trainer:
     torch.manual_seed(recipe.seed)
@@ -75,9 +77,10 @@ def trainer(
         recipe,
         task,
         source or Noise(),
-        Scripted(scores or [float(i) for i in range(20)]),
+        validator or Scripted(scores or [float(i) for i in range(20)]),
         RunOptions(folder, log_every=1, **options),  # type: ignore[arg-type]
         Distributed(torch.device("cpu")),
+        context=context,
     )
 
 
@@ -86,11 +89,16 @@ def same(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
+def judge(model: nn.Module, header: Header, *, limit: int | None = None) -> dict[str, float]:
+    """A validator whose answer depends on the weights alone."""
+    return {"psnr": -float(sum(p.detach().square().sum() for p in model.parameters()))}
+
+
 @pytest.mark.parametrize("at", [1, 4, 5])
 def test_resumed_equals_uninterrupted(tmp_path: Path, at: int) -> None:
-    trainer(tmp_path / "whole").run()
+    whole = trainer(tmp_path / "whole", validator=judge).run()
 
-    first = trainer(tmp_path / "parts")
+    first = trainer(tmp_path / "parts", validator=judge)
     step = first._step
 
     def interrupted(module: nn.Module) -> dict[str, float]:
@@ -102,10 +110,15 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, at: int) -> None:
     outcome = first.run()
     assert (outcome.reason, outcome.progress.step, outcome.finished) == ("interrupted", at, False)
 
-    second = trainer(tmp_path / "parts")
+    second = trainer(tmp_path / "parts", validator=judge)
     assert second.resume()
-    assert second.run().finished
-    for name in ("last.safetensors", "state.safetensors"):
+    ended = second.run()
+    assert ended.finished
+    assert (ended.progress.best_metric, ended.progress.best_step) == (
+        whole.progress.best_metric,
+        whole.progress.best_step,
+    )
+    for name in ("best.safetensors", "last.safetensors", "state.safetensors"):
         assert same(tmp_path / "whole" / name, tmp_path / "parts" / name), name
 
 
@@ -155,6 +168,64 @@ def test_nan_stops_with_the_step_and_the_last_good_state(tmp_path: Path) -> None
         trainer(tmp_path, source=Noise(nan_at=3)).run()
     kept = load_state(tmp_path / "state.safetensors")
     assert all(torch.isfinite(t).all() for t in kept.part("model").values())
+
+
+def test_an_infinite_gradient_of_a_finite_loss_stops_too(tmp_path: Path) -> None:
+    run = trainer(tmp_path, save_minutes=0.0)
+    parameter = next(run.task.parameters())
+    parameter.register_hook(lambda g: g * math.inf if run.progress.step == 2 else g)
+    with pytest.raises(TrainingError, match=r"the gradient is (nan|inf) at step 3"):
+        run.run()
+    kept = load_state(tmp_path / "state.safetensors")
+    assert kept.progress.step == 2
+    assert all(torch.isfinite(t).all() for t in kept.part("model").values())
+
+
+def test_the_state_is_safe_before_a_stopped_run_is_judged(tmp_path: Path) -> None:
+    def killed(model: nn.Module, header: Header, *, limit: int | None = None) -> dict[str, float]:
+        if limit is None:
+            raise KeyboardInterrupt
+        return {"psnr": 0.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, validator=killed, max_minutes=0.0).run()
+    assert load_state(tmp_path / "state.safetensors").progress.step == 1
+
+
+def test_a_stop_before_any_validation_leaves_a_checkpoint(tmp_path: Path) -> None:
+    outcome = trainer(tmp_path, max_minutes=0.0, scores=[0.0, 7.0]).run()
+    assert (outcome.progress.best_metric, outcome.progress.best_step) == (7.0, 1)
+    assert read_header(outcome.checkpoint).recipe["step"] == 1
+
+
+def test_another_teacher_is_refused_and_states_that_do_not_tell_are_taken(tmp_path: Path) -> None:
+    trainer(tmp_path, max_minutes=0.0, context={"teacher": "abc"}).run()
+    with pytest.raises(TrainingError, match='teacher: "abc" -> "def"'):
+        trainer(tmp_path, context={"teacher": "def"}).resume()
+    path = tmp_path / "state.safetensors"
+    save_state(path, replace(load_state(path), context=None))
+    assert trainer(tmp_path, context={"teacher": "def"}).resume()
+
+
+def test_what_is_restored_lies_in_memory_as_the_weights_do(tmp_path: Path) -> None:
+    def made() -> Trainer:
+        run = trainer(tmp_path, max_minutes=0.0)
+        run.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return run
+
+    made().run()
+    run = made()
+    run.resume()
+    for parameter, slots in run.optimiser.state.items():
+        assert slots["exp_avg"].stride() == parameter.stride()
+
+
+def test_time_left_counts_pixels(tmp_path: Path) -> None:
+    stages = (Stage(sizes=((8, 8),), batch=4, steps=2), Stage(sizes=((16, 16), (8, 16)), batch=2, steps=3))
+    run = trainer(tmp_path, recipe=replace(RECIPE, stages=stages))
+    assert run._work_left() == 2 * 4 * 64 + 3 * 2 * (256 + 128) / 2
+    run.progress.step = 3
+    assert run._work_left() == 2 * 2 * (256 + 128) / 2
 
 
 def test_another_recipe_or_data_set_is_refused_with_the_difference(tmp_path: Path) -> None:

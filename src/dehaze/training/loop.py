@@ -141,6 +141,7 @@ class Trainer:
         options: How to carry it out.
         process: This process among those that train together.
         reporter: Told what happens; None for silence.
+        context: What else decides the outcome, named for people: the teacher, what it is validated on.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class Trainer:
         options: RunOptions,
         process: Distributed,
         reporter: Reporter | None = None,
+        context: dict[str, Any] | None = None,
     ) -> None:
         self.recipe, self.task, self.source = recipe, task, source
         self.validator, self.options, self.process, self.reporter = validator, options, process, reporter
@@ -160,11 +162,17 @@ class Trainer:
         self.optimiser = _make_optimiser(recipe.optimiser, task)
         self.generator = torch.Generator().manual_seed(process.seed(recipe.seed))
         self.average = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
+        self.context = context or {}
         self.progress = Progress()
         self._ends = recipe.stage_ends(len(source))
         self._choices = torch.Generator().manual_seed(recipe.seed)
         self._interrupted = False
+        own = task.model.state_dict()
+        floating = [k for k, v in own.items() if v.is_floating_point()]
+        self._followed = [self.average[k] for k in floating], [own[k] for k in floating]
+        self._counted = [(self.average[k], v) for k, v in own.items() if not v.is_floating_point()]
         self._judged = 0
+        self._watched: _Watch | None = None
         for stage in recipe.stages:
             process.share(stage.batch)  # refuses now what would fail at a late stage
 
@@ -185,6 +193,8 @@ class Trainer:
         state = load_state(path)
         changed = differences(state.recipe, _plain(self.recipe.to_dict()))
         changed += differences(state.identity, _plain(self.source.identity), "data.")
+        if state.context is not None:
+            changed += differences(state.context, _plain(self.context))
         if state.world_size != self.process.world:
             changed.append(f"processes: {state.world_size} -> {self.process.world}")
         if changed:
@@ -207,29 +217,40 @@ class Trainer:
         module = self.process.wrap(self.task)
         if self.options.compile:
             module = torch.compile(module, dynamic=False)  # type: ignore[assignment]
-        started = saved = reported = time.monotonic()
-        before, pictures, stop = self.progress.seconds, 0, ""
+        started = saved = time.monotonic()
+        before, stop, meter = self.progress.seconds, "", _Meter()
         with _interrupts(self):
             while self.progress.step < self.steps and not stop:
+                stage = self._stage()
                 losses = self._step(module)
-                pictures += self._stage().batch
+                meter.count(stage)
                 now = time.monotonic()
                 self.progress.seconds = before + now - started
                 step = self.progress.step
                 if step % self.options.log_every == 0 or step == self.steps:
-                    self._report(losses, pictures / max(1e-9, now - reported))
-                    pictures, reported = 0, now
+                    self._report(losses, meter)
+                    meter = _Meter()
                 if step % self.recipe.validate_every == 0 and step < self.steps:
                     self._validate()
-                    reported, pictures = time.monotonic(), 0
+                    meter = _Meter()
                 save, stop = self._decide(now - saved, now - started)
                 if save:
                     self._save()
                     saved = now
-        if self.progress.step != self._judged:
-            self._validate()
+        return self._end(stop)
+
+    def _end(self, stop: str) -> Outcome:
+        """Save, and judge what was not judged yet.
+
+        The state comes first: who stops a run may not wait for a validation. One that the recipe does not ask
+        for leaves no trace in the state, or a run that was interrupted would keep another best checkpoint.
+        """
         self._save()
         finished = self.progress.step >= self.steps
+        if self.progress.step != self._judged:
+            self._validate(scheduled=finished)
+            if finished:
+                self._save()
         return Outcome(self.progress, finished, "finished" if finished else stop, self.options.folder / BEST)
 
     def _decide(self, since_save: float, since_start: float) -> tuple[bool, str]:
@@ -269,26 +290,35 @@ class Trainer:
         self.task.train()
         with precision(recipe, device):
             losses: dict[str, Tensor] = module(_channels_last(batch))
-        self._check_finite(losses["total"])
+        self._settle()  # the step before: while this one was queued, its figures arrived
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()  # type: ignore[no-untyped-call]
-        if recipe.optimiser.clip:
-            nn.utils.clip_grad_norm_(self.task.parameters(), recipe.optimiser.clip)
+        norm = nn.utils.clip_grad_norm_(self.task.parameters(), recipe.optimiser.clip or math.inf)
+        self._watched = _Watch(self.progress.step + 1, losses["total"], norm)
         self.optimiser.step()
         self.progress.step += 1
         self._update_average()
         if self.progress.step % self.options.log_every and self.progress.step != self.steps:
             return {}
+        self._settle()
         return self.process.mean({k: float(v.detach()) for k, v in losses.items()})
 
-    def _check_finite(self, loss: Tensor) -> None:
-        bad = not bool(torch.isfinite(loss.detach()))
+    def _settle(self) -> None:
+        """Make sure that the last step's loss and gradient were finite; before anything is kept of it.
+
+        Raises:
+            TrainingError: They were not.
+        """
+        watched, self._watched = self._watched, None
+        if watched is None:
+            return
+        what, value = watched.worst()
+        bad = not math.isfinite(value)
         if self.process.any(bad):
-            value = f"{float(loss.detach())}" if bad else "not finite in another process"
+            told = f"the {what} is {value}" if bad else "the loss is not finite in another process"
             raise TrainingError(
-                f"the loss is {value} at step {self.progress.step + 1}; the last good "
-                f"state is {self.options.folder / STATE}",
-                "lower the learning rate (--lr) or raise optimiser.clip, and start in another folder",
+                f"{told} at step {watched.step}; the last good state is {self.options.folder / STATE}",
+                "lower the learning rate (--lr) or optimiser.clip, and start in another folder",
             )
 
     @torch.no_grad()
@@ -297,18 +327,17 @@ class Trainer:
         decay = min(self.recipe.optimiser.ema, (1 + self.progress.step) / (10 + self.progress.step))
         if not self.recipe.optimiser.ema:
             decay = 0.0
-        for key, value in self.task.model.state_dict().items():
-            kept = self.average[key]
-            if value.is_floating_point():
-                kept.lerp_(value, 1 - decay)
-            else:
-                kept.copy_(value)
+        torch._foreach_lerp_(*self._followed, 1 - decay)
+        for kept, value in self._counted:
+            kept.copy_(value)
 
-    def _validate(self, *, limit: int | None = None, keep: bool = True) -> None:
+    def _validate(self, *, limit: int | None = None, keep: bool = True, scheduled: bool = True) -> None:
+        self._settle()
         self._judged = self.progress.step if keep else 0
         if self.process.is_main:
             figures = self._judge(limit)
-            best = keep and figures["psnr"] > self.progress.best_metric
+            eligible = keep and (scheduled or not self.progress.best_step)
+            best = eligible and figures["psnr"] > self.progress.best_metric
             if best:
                 self.progress.best_metric, self.progress.best_step = figures["psnr"], self.progress.step
                 self._publish(BEST, figures)
@@ -363,6 +392,7 @@ class Trainer:
             save_checkpoint(extras, self.task.extras.state_dict(), header)
 
     def _save(self) -> None:
+        self._settle()
         randoms = self.process.gather(self.generator.get_state())
         if self.process.is_main:
             tensors = {f"model.{k}": v for k, v in self.task.model.state_dict().items()}
@@ -378,35 +408,94 @@ class Trainer:
                 dict(self.source.identity),
                 tensors,
                 self.process.world,
+                self.context,
             )
             save_state(self.options.folder / STATE, state)
         self.process.barrier()
 
     def _restore(self, state: RunState) -> None:
-        device = self.process.device
         self.task.model.load_state_dict(state.part("model"))
         if self.task.extras is not None:
             self.task.extras.load_state_dict(state.part("extras"))
-        self.average = {k: v.to(device) for k, v in state.part("ema").items()}
+        for key, value in state.part("ema").items():
+            self.average[key].copy_(value)
         restore_optimiser(self.optimiser, state.part("optimiser"))
         self.generator.set_state(state.part("random")[str(self.process.rank)])
         self._choices.set_state(state.tensors["choices"])
         self.progress = state.progress
 
-    def _report(self, losses: dict[str, float], speed: float) -> None:
+    def _report(self, losses: dict[str, float], meter: _Meter) -> None:
         if self.reporter and self.process.is_main:
-            stage = self._stage()
-            left = (self.steps - self.progress.step) * stage.batch / max(1e-9, speed)
+            seconds = meter.seconds
             self.reporter.step(
                 {
                     "step": self.progress.step,
                     "steps": self.steps,
                     **losses,
                     "lr": self.optimiser.param_groups[0]["lr"],
-                    "pictures_per_s": speed,
-                    "seconds_left": left,
+                    "pictures_per_s": meter.pictures / seconds,
+                    "seconds_left": self._work_left() * seconds / meter.pixels,
                 }
             )
+
+    def _work_left(self) -> float:
+        """Pixels to go: later stages' pictures are larger, so that pictures would tell less."""
+        starts = [0, *self._ends]
+        return sum(
+            _pixels(stage) * max(0, end - max(start, self.progress.step))
+            for stage, start, end in zip(self.recipe.stages, starts, self._ends, strict=False)
+        )
+
+
+class _Meter:
+    """What was done since it was made."""
+
+    def __init__(self) -> None:
+        self.pictures = 0
+        self.pixels = 0.0
+        self._since = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time since, above 0."""
+        return max(1e-9, time.monotonic() - self._since)
+
+    def count(self, stage: Stage) -> None:
+        """Count one step."""
+        self.pictures += stage.batch
+        self.pixels += _pixels(stage)
+
+
+def _pixels(stage: Stage) -> float:
+    """Pixels of a step, on average over the stage's sizes."""
+    return stage.batch * sum(h * w for h, w in stage.sizes) / len(stage.sizes)
+
+
+class _Watch:
+    """A step's loss and gradient norm on their way to the host, which does not wait for them.
+
+    Args:
+        step: The step, counted from 1.
+        loss: Its loss.
+        norm: Norm of its gradient.
+    """
+
+    def __init__(self, step: int, loss: Tensor, norm: Tensor) -> None:
+        self.step = step
+        self._figures = torch.stack((loss.detach().float(), norm.detach().float()))
+        self._ready: torch.cuda.Event | None = None
+        if self._figures.device.type == "cuda":
+            on_host = torch.empty(2, pin_memory=True)
+            self._figures = on_host.copy_(self._figures, non_blocking=True)
+            self._ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._ready.record()
+
+    def worst(self) -> tuple[str, float]:
+        """Name and value of the first that is not finite, else of the loss."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        loss, norm = self._figures.tolist()
+        return ("gradient", norm) if math.isfinite(loss) and not math.isfinite(norm) else ("loss", loss)
 
 
 def precision(recipe: Recipe, device: str) -> AbstractContextManager[Any]:

@@ -46,6 +46,7 @@ class RunState:
         identity: What the data is: see `dehaze.data`.
         tensors: ``model.*``, ``ema.*``, ``extras.*``, ``optimiser.<parameter>.<slot>`` and ``random.*``.
         world_size: Number of processes: batches depend on it.
+        context: What else decides the outcome (see `Trainer`); None in states that do not tell.
     """
 
     progress: Progress
@@ -53,6 +54,7 @@ class RunState:
     identity: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     world_size: int = 1
+    context: dict[str, Any] | None = None
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Tensors whose names start with ``prefix.``, without it."""
@@ -68,6 +70,7 @@ def save_state(path: Path, state: RunState) -> None:
         "recipe": state.recipe,
         "identity": state.identity,
         "world_size": state.world_size,
+        "context": state.context,
     }
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in state.tensors.items()}
     write_safetensors(path, tensors, {_KEY: json.dumps(meta)})
@@ -92,7 +95,12 @@ def load_state(path: Path) -> RunState:
     if meta is None:
         raise TrainingError(f"{path} is not the state of a training run")
     return RunState(
-        Progress(**meta["progress"]), meta["recipe"], meta["identity"], tensors, int(meta["world_size"])
+        Progress(**meta["progress"]),
+        meta["recipe"],
+        meta["identity"],
+        tensors,
+        int(meta["world_size"]),
+        meta.get("context"),
     )
 
 
@@ -113,6 +121,10 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tenso
         slots.setdefault(int(number), {})[slot] = value
     current["state"] = slots
     optimiser.load_state_dict(current)
+    for parameter, kept in optimiser.state.items():
+        for slot, value in kept.items():
+            if value.shape == parameter.shape:  # as the parameter lies in memory, or fast kernels refuse
+                kept[slot] = torch.empty_like(parameter).copy_(value)
 
 
 def differences(kept: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
