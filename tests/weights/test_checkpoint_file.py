@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,11 +109,42 @@ def test_a_header_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
         read_header(path)
 
 
-@pytest.mark.parametrize("values", [[], 1, {}, {"format_version": "a"}, {"format_version": 1}])
+GOOD: dict[str, object] = {"name": "a", "architecture": "lite", "format_version": 1}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        1,
+        {},
+        {"format_version": "a"},
+        {"format_version": 1},
+        {**GOOD, "format_version": float("inf")},
+        {**GOOD, "name": ["a"]},
+        {**GOOD, "config": [1]},
+        {**GOOD, "metrics": None},
+        {**GOOD, "working_size": "80"},
+        {**GOOD, "working_size": -5},
+        {**GOOD, "working_size": True},
+    ],
+)
 def test_a_damaged_header(tmp_path: Path, values: object) -> None:
     path = tmp_path / "x.safetensors"
     write_safetensors(path, {"a": torch.zeros(1)}, {"dehaze": json.dumps(values)})
     with pytest.raises(ModelError, match="damaged"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_header_nested_without_end(tmp_path: Path, outside: bool) -> None:
+    path = tmp_path / "x.safetensors"
+    deep = "[" * 200_000
+    if outside:
+        path.write_bytes(struct.pack("<Q", len(deep)) + deep.encode())
+    else:
+        write_safetensors(path, {"a": torch.zeros(1)}, {"dehaze": deep})
+    with pytest.raises(ModelError, match="not a safetensors file" if outside else "damaged"):
         read_header(path)
 
 
@@ -136,21 +168,76 @@ def test_a_header_with_fields_of_tomorrow_is_read(tmp_path: Path) -> None:
     [
         ("hal", {}, "unknown architecture"),
         ("lite", {"moods": 3}, "no setting"),
+        ("lite", {"reduction": "8"}, "setting reduction is '8'"),
+        ("lite", {"blocks": [1, 2.5]}, "setting blocks"),
+        ("lite", {"blocks": []}, "setting blocks"),
+        ("lite", {"shuffle": -1}, "can have the settings"),
+        ("lite", {"widths": [10**9, 16]}, "can have the settings"),
+        ("lite", {"blocks": [10**9, 1]}, "can have the settings"),
+        ("lite", {"reduction": 10**400}, "can have the settings"),
+        ("lite", {"widths": [16, 24]}, "does not hold"),
+        ("teacher", {"activation": "eval"}, "does not hold"),
         ("aod-net", {}, "does not hold"),
     ],
 )
 def test_a_network_that_cannot_be_built(
-    tmp_path: Path, architecture: str, config: dict[str, int], words: str
+    tmp_path: Path, architecture: str, config: dict[str, object], words: str
 ) -> None:
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, build("lite").state_dict(), Header("x", architecture, config))
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=words) as caught:
         load_checkpoint(path)
+    assert "dehaze models list" in caught.value.hint
+
+
+def test_a_large_network_takes_no_memory_before_its_weights_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    monkeypatch.setattr(
+        "dehaze.models.build", lambda *request: built.append(network := build(*request)) or network
+    )
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(
+        path, build("lite").state_dict(), Header("x", "lite", {"widths": [16, 500], "blocks": [1, 1]})
+    )
+    with pytest.raises(ModelError, match="does not hold"):
+        load_checkpoint(path)
+    assert {parameter.device.type for parameter in built[0].parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: {**w, "more": torch.zeros(1)}, "more is no part"),
+        (lambda w: dict(list(w.items())[1:]), "is missing"),
+        (lambda w: {k: v[None] for k, v in w.items()}, "has shape"),
+        (lambda w: {k: v.int() for k, v in w.items()}, "torch.int32"),
+        (lambda w: {k: torch.full_like(v, torch.nan) for k, v in w.items()}, "no finite"),
+        (lambda w: {k: torch.full_like(v, -torch.inf) for k, v in w.items()}, "no finite"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_network(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], words: str
+) -> None:
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, change(build("lite").state_dict()), HEADER)
+    with pytest.raises(ModelError, match=words) as caught:
+        load_checkpoint(path)
+    assert "\n" not in caught.value.message
+
+
+def test_half_weights_are_computed_with_in_full(tmp_path: Path) -> None:
+    weights = build("lite").state_dict()
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, {k: v.half() for k, v in weights.items()}, HEADER)
+    loaded = load_checkpoint(path)[0].state_dict()
+    assert all(torch.equal(loaded[k], v.half().float()) for k, v in weights.items())
 
 
 def test_a_truncated_file_is_said_to_be_damaged(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="does not hold the weights"):
+    with pytest.raises(ModelError, match="is a damaged checkpoint"):
         load_checkpoint(file)
 
 

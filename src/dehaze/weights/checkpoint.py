@@ -29,6 +29,8 @@ SMALLEST_WEIGHT = 1e-20
 """Weights smaller than this are stored as zero: products of denormals run many times slower on CPUs."""
 
 _KEY = "dehaze"
+_FETCH_AGAIN = "fetch the file again, or see the models you can use with: dehaze models list"
+_PICKLE_PROTOCOLS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 
 
 @dataclass(frozen=True)
@@ -136,19 +138,30 @@ def read_header(path: Path) -> Header:
                 "upgrade with: pip install --upgrade dehaze-cli",
             )
         known = {f.name for f in fields(Header)}
-        return Header(**{k: v for k, v in values.items() if k in known})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{path} has a damaged checkpoint header: {error}", "fetch the file again"
-        ) from error
+        header = Header(**{k: v for k, v in values.items() if k in known})
+        _check_types(header)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ModelError(f"{path} has a damaged checkpoint header: {error}", _FETCH_AGAIN) from error
+    return header
+
+
+def _check_types(header: Header) -> None:
+    """Refuse values that code which trusts the annotations would stumble over."""
+    standard = Header("", "", working_size=1)
+    for name, value in vars(header).items():
+        fits = type(value) is type(getattr(standard, name)) or (name == "working_size" and value is None)
+        if not fits or (name == "working_size" and value is not None and value < 1):
+            raise ValueError(f"its {name} is {value!r:.40}")
 
 
 def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]:
     """Build the network a checkpoint describes and load its weights; returned in evaluation mode.
 
     Raises:
-        ModelError: See `read_header`; also when weights and architecture do not agree.
+        ModelError: See `read_header`; also when weights and architecture do not agree, or a weight is no
+            finite number.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -156,15 +169,40 @@ def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]
 
     header = read_header(path)
     try:
-        model = build(header.architecture, header.config)
-        model.load_state_dict(load_file(path, device=device))
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{path} describes a network this version cannot build: {error}") from error
-    except (RuntimeError, SafetensorError) as error:
+        with torch.device("meta"):  # no memory before the file is known to fill it
+            model = build(header.architecture, header.config)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise ModelError(
-            f"{path} does not hold the weights its header describes: {error}", "fetch the file again"
+            f"{path} describes a network this version cannot build: {error}",
+            "upgrade with: pip install --upgrade dehaze-cli; or see: dehaze models list",
         ) from error
-    return model.to(device).eval(), header
+    try:
+        weights = load_file(path, device=device)
+    except SafetensorError as error:
+        raise ModelError(f"{path} is a damaged checkpoint: {error}", _FETCH_AGAIN) from error
+    wanted = model.state_dict()
+    wrong = _disagreement(wanted, weights)
+    if wrong:
+        raise ModelError(f"{path} does not hold the weights its header describes: {wrong}", _FETCH_AGAIN)
+    model.load_state_dict({k: v.to(wanted[k].dtype) for k, v in weights.items()}, assign=True)
+    return model.eval(), header
+
+
+def _disagreement(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    """What is wrong with a file's weights, in a few words; empty if nothing is."""
+    if missing := wanted.keys() - found.keys():
+        return f"{min(missing)} is missing"
+    if unknown := found.keys() - wanted.keys():
+        return f"{min(unknown)} is no part of the network"
+    for name, tensor in found.items():
+        shape, expected = tuple(tensor.shape), tuple(wanted[name].shape)
+        if shape != expected:
+            return f"{name} has shape {shape}, expected {expected}"
+        if tensor.is_floating_point() != wanted[name].is_floating_point():
+            return f"{name} holds {tensor.dtype}, expected {wanted[name].dtype}"
+        if not tensor.isfinite().all():
+            return f"{name} holds values that are no finite numbers"
+    return ""
 
 
 def _safetensors_metadata(path: Path) -> dict[str, str]:
@@ -180,7 +218,7 @@ def _safetensors_metadata(path: Path) -> dict[str, str]:
         raise ModelError(f"no checkpoint at {path}", "see the names with: dehaze models list") from error
     except OSError as error:
         raise ModelError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(*_foreign(path, start)) from error
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
     return metadata if isinstance(metadata, dict) else {}
@@ -188,7 +226,7 @@ def _safetensors_metadata(path: Path) -> dict[str, str]:
 
 def _foreign(path: Path, start: bytes) -> tuple[str, str]:
     what = "not a safetensors file"
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    if start.startswith((b"PK", *_PICKLE_PROTOCOLS)):
         what = "a pickle or PyTorch archive, which could run code when opened, so it was not opened"
     return (
         f"{path} is {what}; a dehaze checkpoint is one .safetensors file",
