@@ -117,6 +117,32 @@ def test_unknown_option_points_to_the_help_of_its_command(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (["run", "a.jpg", "--strength", "2"], "--strength is '2': expected at most 1"),
+        (["run", "a.jpg", "--strength", "x"], "--strength is 'x': expected a number"),
+        (["run", "a.jpg", "--quality", "0"], "--quality is '0': expected at least 1"),
+        (["run", "a.jpg", "--quality", "1.5"], "--quality is '1.5': expected a whole number"),
+        (["run", "a.jpg", "--bit-depth", "12"], "--bit-depth is '12': expected one of 'auto', '8', '16'"),
+        (
+            ["train", "x"],
+            "the argument of 'dehaze train' is 'x': expected one of 'teacher', 'student', 'lite', 'aod-net'",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_expected(
+    request_: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(request_) == ExitStatus.USAGE
+    assert capsys.readouterr() == ("", f"error: {said}\nhint: see: dehaze {request_[0]} --help\n")
+
+
+def test_names_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    output.start().error("a\x1b[31m.jpg\r\x9b2J", "café\nthen")
+    assert capsys.readouterr().err == "error: a\\x1b[31m.jpg\\r\\x9b2J\nhint: café\nthen\n"
+
+
+@pytest.mark.parametrize(
     ("error", "status", "said"),
     [
         (DehazeError("it failed"), 1, "error: it failed\n"),

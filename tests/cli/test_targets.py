@@ -76,6 +76,8 @@ def test_compare_is_beside_the_output() -> None:
         (["a.jpg"], "c.gif", r"'\*\.gif'"),
         (["a.jpg", "sub/a.jpg"], "out/", "both be written"),
         (["a.jpg", "./a.jpg"], None, "both be written"),
+        (["a.jpg", ""], None, "input's name is empty"),
+        (["a.jpg"], "", "output's name is empty"),
     ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -96,6 +98,15 @@ def test_format_and_name_must_not_disagree(format: str, name: str) -> None:
 def test_formats_have_several_names(format: str, name: str) -> None:
     source = "a.jpg"
     assert targets([source], name, format=format) == [name]
+
+
+@pytest.mark.parametrize("name", ["clear", "clear.v2"])
+def test_with_a_format_the_name_needs_no_ending(name: str) -> None:
+    assert targets(["a.jpg"], name, format="png") == [name]
+
+
+def test_an_input_that_is_nowhere_does_not_stop_the_others() -> None:
+    assert targets(["nowhere/a.jpg", "b.jpg"], None) == ["nowhere/a_dehazed.jpg", "b_dehazed.jpg"]
 
 
 def test_compare_needs_a_file() -> None:

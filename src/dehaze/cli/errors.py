@@ -98,10 +98,35 @@ def explain(error: Exception) -> Failure:
 
 
 def _usage(error: Any) -> Failure:
-    message = error.format_message().rstrip(".")
+    message = _bad_value(error) or error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
     hint = f"see: {context.command_path} --help" if context is not None else ""
     return Failure(message[:1].lower() + message[1:], hint, error.exit_code)
+
+
+_PLAIN = {
+    "Input should be ": "",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "a valid number": "a number",
+    "a valid integer": "a whole number",
+}
+"""Words of Typer's validator -> ours."""
+
+
+def _bad_value(error: Any) -> str:
+    """Say what a flag was and what is expected, where Typer passes on what its validator found."""
+    found = getattr(error.__cause__, "errors", None)
+    if found is None or error.param is None:
+        return ""
+    fault = found()[0]
+    flags = [name for name in error.param.opts if name.startswith("--")]
+    what = flags[0] if flags else f"the argument of '{error.ctx.command_path}'"
+    reason, choice, choices = fault["msg"].partition(" is not one of ")
+    reason = f"one of {choices.rstrip('.')}" if choice else reason.partition(",")[0]
+    for theirs, ours in _PLAIN.items():
+        reason = reason.replace(theirs, ours)
+    return f"{what} is '{fault['input']}': expected {reason}"
 
 
 def _terminate_like_interrupt() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn, TaskID
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What could steer the terminal, from a file's name or a foreign header."""
 
 Unit = Literal["files", "frames", "steps", "bytes"]
 
@@ -28,10 +32,18 @@ class Bar:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, advance=amount, visible=True)
 
-    def update(self, done: float | None = None, total: float | None = None, text: str | None = None) -> None:
-        """Set what is done, the total or the description outright; None leaves one as it is."""
+    def update(
+        self,
+        done: float | None = None,
+        total: float | None = None,
+        text: str | None = None,
+        left: float | None = None,
+    ) -> None:
+        """Set what is done, the total, the description or the seconds left outright; None leaves one."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, total=total, description=text, visible=True)
+            if left is not None:
+                self._progress.update(self._task, left=left)
 
 
 class Output:
@@ -153,6 +165,7 @@ class Output:
     def _say(self, text: str, *, label: str = "", style: str = "") -> None:
         from rich.text import Text
 
+        text = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
         if label:
             self.console.print(Text.assemble((f"{label}:", style), " ", text))
         else:
@@ -172,7 +185,25 @@ def _columns(unit: Unit) -> tuple[ProgressColumn, ...]:
     text = TextColumn("{task.description}", markup=False)
     if unit == "bytes":
         return text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    if unit == "steps":  # the figures are long: what must not be cut stands before them
+        return BarColumn(12), MofNCompleteColumn(), _time_left_column(), text
     return text, BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()
+
+
+def _time_left_column() -> ProgressColumn:
+    """Time left as `Bar.update` was told, which knows better than the pace so far."""
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class TimeLeft(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            left = task.fields.get("left")
+            if left is None:
+                return Text("-:--:-- left")
+            minutes, seconds = divmod(round(left), 60)
+            return Text(f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left")
+
+    return TimeLeft()
 
 
 _current = Output()

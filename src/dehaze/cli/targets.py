@@ -12,6 +12,8 @@ from dehaze.errors import UsageError
 STREAM = "-"
 """Stands for stdin as an input and for stdout as the output."""
 
+_UNSET = "in a script, look for a variable that is not set"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -61,9 +63,11 @@ def plan(
         overwrite: Whether existing outputs may be replaced, an input by its own output included.
 
     Raises:
-        UsageError: Two outputs are one file, an output is an input or exists, its directory does not, or its
-            name is of a format that we do not write.
+        UsageError: A name is empty, two outputs are one file, an output is an input or exists, its directory
+            does not, or its name is of a format that we do not write.
     """
+    if not all(inputs) or target == "":
+        raise UsageError(f"the {'output' if target == '' else 'input'}'s name is empty", _UNSET)
     if inputs.count(STREAM) > 1:
         raise UsageError("stdin ('-') is given twice: it can be read only once")
     directory = _directory(target, len(inputs))
@@ -73,7 +77,8 @@ def plan(
         output = _output(source, target, directory, format)
         jobs.append(Job(source, output, _compare(source, output) if compare else None))
     _refuse_collisions(jobs, overwrite)
-    _refuse_missing_directories(jobs, directory)
+    if target is not None and directory is None:
+        _refuse_missing_directories(jobs)
     return jobs
 
 
@@ -120,8 +125,10 @@ def _output(
 
 def _refuse_format(output: Path, source: Path | None, format: str | None) -> None:
     """Refuse a name of a format that we do not write, or that is not the format asked for."""
-    from dehaze.photo.formats import output_format, output_suffix
+    from dehaze.photo.formats import PHOTO_SUFFIXES, output_format, output_suffix
 
+    if format is not None and output.suffix.lower() not in PHOTO_SUFFIXES:
+        return
     named = output_format(None, output.suffix, "PNG")
     if format is None or (format == "same" and source is None):
         return
@@ -178,10 +185,10 @@ def _refuse_collisions(jobs: Iterable[Job], overwrite: bool) -> None:
         )
 
 
-def _refuse_missing_directories(jobs: Iterable[Job], directory: Path | None) -> None:
+def _refuse_missing_directories(jobs: Iterable[Job]) -> None:
     for job in jobs:
         for path in job.outputs:
-            if directory is None and not path.parent.is_dir():
+            if not path.parent.is_dir():
                 raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
 
 
