@@ -117,11 +117,46 @@ def test_start_from_a_checkpoint(reside: Path, tmp_path: Path, capsys: pytest.Ca
     assert "another shape" in capsys.readouterr().err
 
 
+def test_pairs_and_clear_pictures_mix(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "lite", "--data", str(reside), "--clear", str(reside / "ITS/clear")]
+    command += ["--depth", str(reside / "depth"), "-o", str(tmp_path), *TINY_LITE, *QUIET]
+    assert main([*command, "--share", "1", "--share", "1", "--max-minutes", "0"]) == 0
+    identity = events(capsys)[0]
+    assert (identity["0.kind"], identity["1.kind"]) == ("pairs", "clear+depth")
+    assert main([*command, "--share", "1", "--share", "3"]) == 1
+    assert "shares: [1.0, 1.0] -> [1.0, 3.0]" in capsys.readouterr().err
+
+
+def test_other_validation_pictures_are_refused_on_resume(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "lite", "--data", str(reside), "-o", str(tmp_path), *TINY_LITE, *QUIET]
+    assert main([*command, "--max-minutes", "0"]) == 0
+    assert main([*command, "--val", str(reside / "SOTS/indoor")]) == 1
+    said = capsys.readouterr().err
+    assert "validation.held out:" in said
+    assert "validation.indoor:" in said
+
+
+def test_what_is_trained_wins_over_the_recipe(reside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--set", "stages=[{sizes=[[16, 24]], batch=2, steps=2}]", "--data", str(reside), "--dry-run"]
+    for what, task in (("student", "dehaze"), ("teacher", "super-resolution")):
+        assert main(["train", what, "--recipe", "paper", *small, *QUIET]) == 0
+        (told,) = events(capsys)
+        recipe = told["recipe"]
+        assert isinstance(recipe, dict)
+        assert (recipe["task"], recipe["architecture"]) == (task, what)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "name the data"),
-        (["--data", "{reside}", "--clear", "{reside}/ITS/clear", "--depth", "x"], "name the data"),
+        (["--data", "{reside}", "--share", "1", "--share", "2"], "2 --share were given for 1 folders"),
+        (["--data", "{reside}", "--set", "validate_every=0"], "validate_every and"),
+        (["--data", "{reside}", "--set", "stages=[]"], "at least one stage"),
         (["--clear", "{reside}/ITS/clear"], "each --clear DIR needs its --depth DIR"),
         (["--data", "{reside}", "--set", "loss"], "--set takes KEY=VALUE, got 'loss'"),
         (["--data", "{reside}", "--set", "lost=l1"], "no setting 'lost'"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dehaze.data.depth import DepthSource, Frame, MixedSource, find_frames, hazy_and_clear, without_depth
+from dehaze.data.depth import DepthSource, Frame, find_frames, hazy_and_clear, without_depth
 from dehaze.errors import DataError
 
 
@@ -138,15 +138,6 @@ def test_drawn_depth_needs_no_depth_folder(frames: list[Frame]) -> None:
     assert (batch["hazy"] - batch["clear"]).abs().max() > 0.05
 
 
-def test_mixed_sources_fill_their_shares(frames: list[Frame]) -> None:
-    one, other = (DepthSource([f], [(24, 32)], view="whole") for f in frames[:2])
-    mixed = MixedSource([one, other], [3, 1])
-    assert mixed.batch(8, (24, 32), torch.Generator().manual_seed(0))["hazy"].shape == (8, 3, 24, 32)
-    assert mixed._shares == [0.75, 0.25]
-    assert len(mixed) == len(one) + len(other)
-    assert mixed.identity["1.kind"] == "clear+depth"
-
-
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     frame = write_frame(tmp_path, "a")
     assert frame.depth is not None
@@ -157,3 +148,18 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     crossed = Frame(tmp_path / "clear" / "a.png", tmp_path / "depth" / "b.png")
     with pytest.raises(DataError, match=r"is 10 x 10 pixels, its picture .* is 64 x 48"):
         DepthSource([crossed], [(8, 8)])
+
+
+def test_all_that_is_wrong_is_counted_before_training(tmp_path: Path) -> None:
+    frames = [write_frame(tmp_path, name) for name in "abcdef"]
+    for frame in frames[1:]:
+        assert frame.depth is not None
+        frame.depth.write_bytes(b"")
+    assert frames[0].depth is not None
+    cv2.imwrite(str(frames[0].depth), np.zeros((48, 64), np.uint8))
+    with pytest.raises(DataError) as caught:
+        DepthSource(frames, [(8, 8)])
+    lines = caught.value.message.splitlines()
+    assert lines[0] == "6 of 6 frames cannot be used:"
+    assert "a.png is no depth map" in lines[1]
+    assert len(lines) == 5

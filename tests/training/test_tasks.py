@@ -25,7 +25,7 @@ from dehaze.training.tasks import (
 from dehaze.weights.checkpoint import Header, load_checkpoint, save_checkpoint
 
 STUDENT = StudentConfig(width=8, inner_blocks=1, reduction=4)
-LITE = LiteConfig(widths=(8, 8, 12), reduction=1)
+LITE = LiteConfig(widths=(8, 8, 12), blocks=(1, 1, 1), reduction=1)
 TEACHER = TeacherConfig(d=6, s=3, m=1)
 
 

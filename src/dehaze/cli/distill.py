@@ -13,7 +13,7 @@ AFFINITY = "Feature affinity (3.3)"
 
 
 def distill(
-    data: lesson.DataOption = None,
+    data: lesson.DataOption = [],  # noqa: B006
     clear: lesson.ClearOption = [],  # noqa: B006
     depth: lesson.DepthOption = [],  # noqa: B006
     share: lesson.ShareOption = [],  # noqa: B006
@@ -21,9 +21,14 @@ def distill(
     data_name: lesson.DataNameOption = [],  # noqa: B006
     licence: lesson.LicenceOption = "",
     student: Annotated[
-        Literal["student", "lite"],
-        typer.Option("--student", help="Which network to teach.", rich_help_panel=lesson.RECIPE),
-    ] = "student",
+        Literal["student", "lite"] | None,
+        typer.Option(
+            "--student",
+            rich_help_panel=lesson.RECIPE,
+            show_default=False,
+            help="Which network to teach. Without it: the recipe's, or student.",
+        ),
+    ] = None,
     recipe: lesson.RecipeOption = None,
     teacher: Annotated[
         str | None,
@@ -84,9 +89,11 @@ def distill(
         "distillation.projections": "true" if projections else None,
     }
     settings = {k: str(v) for k, v in flags.items() if v is not None}
-    settings |= {"task": "distill", "architecture": student}
+    settings["task"] = "distill"
+    if student is not None:
+        settings["architecture"] = student
     given = lesson.Lesson(
-        recipe=recipe or {"student": "student", "lite": "student-lite"}[student],
+        recipe=recipe or {"student": "student", "lite": "student-lite"}[student or "student"],
         device=device,
         data=data,
         clear=clear,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DATA, RECIPE, RUN = "Data", "Recipe", "Run"
 
 DataOption = Annotated[
-    Path | None,
+    list[Path],
     typer.Option("--data", metavar="DIR", rich_help_panel=DATA, help="RESIDE, or any folder of pairs."),
 ]
 ClearOption = Annotated[
@@ -39,7 +39,9 @@ DepthOption = Annotated[
 ShareOption = Annotated[
     list[float],
     typer.Option(
-        "--share", rich_help_panel=DATA, help="Weight of each --clear in a batch. Without it: equal."
+        "--share",
+        rich_help_panel=DATA,
+        help="Weight in a batch of each --data, then of each --clear. Without it: equal.",
     ),
 ]
 ValidationOption = Annotated[
@@ -139,7 +141,7 @@ class Lesson:
 
     recipe: str
     device: str
-    data: Path | None = None
+    data: list[Path] = field(default_factory=list)
     clear: list[Path] = field(default_factory=list)
     depth: list[str] = field(default_factory=list)
     share: list[float] = field(default_factory=list)
@@ -176,7 +178,7 @@ def teach(lesson: Lesson, out: Output, *, dry_run: bool) -> None:
             _say_plan(found, request, out)
         return
     with out.progress(request.recipe.name, unit="steps") as bar:
-        outcome = train(request, _listener(out, bar))
+        outcome = train(request, _Listener(out, bar))
     progress = outcome.progress
     out.record(
         {
@@ -209,7 +211,7 @@ def _request(lesson: Lesson) -> Request:
     return Request(
         recipe=recipe,
         data=DataSpec(
-            roots=(lesson.data,) if lesson.data else (),
+            roots=tuple(lesson.data),
             clear=tuple(lesson.clear),
             depth=tuple(lesson.depth),
             shares=tuple(lesson.share),
@@ -242,30 +244,39 @@ def _recipe(lesson: Lesson) -> Recipe:
     return load_recipe(lesson.recipe, overrides, steps=lesson.steps)
 
 
-def _listener(out: Output, bar: Bar) -> Any:
-    def hear(event: str, figures: dict[str, Any]) -> None:
+class _Listener:
+    """Passes events of a run on: to --json, to a line each, and to the progress bar."""
+
+    def __init__(self, out: Output, bar: Bar) -> None:
+        self._out, self._bar = out, bar
+        self._validated = ""
+
+    def __call__(self, event: str, figures: dict[str, Any]) -> None:
+        out = self._out
         out.record({"event": event, **figures})
         if event == "step":
-            _show_step(bar, figures)
+            self._show_step(figures)
         elif event == "validation":
+            self._validated = f"  last validation {figures['psnr']:.2f} dB"
             best = "  best so far" if figures["best"] else ""
             out.line(f"step {figures['step']}: validation {figures['psnr']:.2f} dB{best}")
         elif event == "resume":
+            self._bar.update(done=figures["step"], total=figures["steps"])
             out.line(f"going on from step {figures['step']} of {figures['steps']}")
         elif event == "data":
             out.detail("data: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
 
-    return hear
-
-
-def _show_step(bar: Bar, figures: dict[str, Any]) -> None:
-    parts = [f"{k} {v:.4f}" for k, v in figures.items() if k not in _NOT_LOSSES]
-    left = figures["seconds_left"]
-    bar.update(
-        done=figures["step"],
-        total=figures["steps"],
-        text=f"{'  '.join(parts)}  {figures['pictures_per_s']:.0f} pictures/s  {left / 60:.0f} min left",
-    )
+    def _show_step(self, figures: dict[str, Any]) -> None:
+        losses = {k: v for k, v in figures.items() if k not in _NOT_LOSSES}
+        if losses.get("pixel") == losses["total"]:
+            del losses["pixel"]  # the only part is the whole
+        parts = "  ".join(f"{'loss' if k == 'total' else k} {v:.4f}" for k, v in losses.items())
+        self._bar.update(
+            done=figures["step"],
+            total=figures["steps"],
+            text=f"{parts}{self._validated}  {figures['pictures_per_s']:.3g} pictures/s",
+            left=figures["seconds_left"],
+        )
 
 
 _NOT_LOSSES = {"step", "steps", "lr", "pictures_per_s", "seconds_left"}
@@ -282,6 +293,7 @@ def _say_plan(found: Plan, request: Request, out: Output) -> None:
                 "steps": found.steps,
                 "seconds_per_step": found.seconds_per_step,
                 "seconds": found.seconds,
+                "validation_seconds": found.validation_seconds,
                 "resumes_at": found.resumes_at,
                 "output": str(request.folder),
             }
@@ -295,8 +307,17 @@ def _say_plan(found: Plan, request: Request, out: Output) -> None:
     out.data(f"parameters: {found.parameters:,}")
     out.data(f"steps: {found.steps:,}" + (f" (from step {found.resumes_at:,})" if found.resumes_at else ""))
     speeds = ", ".join(f"{1000 * s:.0f} ms" for s in found.seconds_per_step)
-    out.data(f"time: about {found.seconds / 60:.0f} min without validation (a step at each stage: {speeds})")
+    out.data(
+        f"time: about {_duration(found.seconds)} to go (a step at each stage: {speeds}; "
+        f"a validation: {found.validation_seconds:.1f} s)"
+    )
     out.data(f"output: {request.folder}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

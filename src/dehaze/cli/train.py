@@ -19,7 +19,7 @@ def train(
         Literal["teacher", "student", "lite", "aod-net"],
         typer.Argument(metavar="teacher|student|lite|aod-net", help="What to train.", show_default=False),
     ],
-    data: lesson.DataOption = None,
+    data: lesson.DataOption = [],  # noqa: B006
     clear: lesson.ClearOption = [],  # noqa: B006
     depth: lesson.DepthOption = [],  # noqa: B006
     share: lesson.ShareOption = [],  # noqa: B006
@@ -99,7 +99,7 @@ def _network_settings(what: str, variant: str | None, scale: int | None) -> dict
     if what != "teacher":
         if variant or scale:
             raise UsageError("--variant and --scale are for 'dehaze train teacher'")
-        return {"architecture": what}
+        return {"task": "dehaze", "architecture": what}
     from dataclasses import asdict
 
     from dehaze.models import TEACHER_VARIANTS, TeacherConfig
@@ -114,4 +114,5 @@ def _network_settings(what: str, variant: str | None, scale: int | None) -> dict
     if scale:
         chosen["scale"] = scale
     standard = asdict(TeacherConfig())
-    return {f"model.{k}": json.dumps(v) for k, v in chosen.items() if v != standard[k]}
+    shape = {f"model.{k}": json.dumps(v) for k, v in chosen.items() if v != standard[k]}
+    return {"task": "super-resolution", "architecture": "teacher"} | shape

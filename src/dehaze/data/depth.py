@@ -31,6 +31,7 @@ ZOOMS = (1.0, 1.15, 1.35)
 """Frames are kept at these multiples of the training size; a batch is cut from one of them."""
 EPOCH_PER_FRAME = 10
 """RESIDE ITS has ten hazy pictures a clear one."""
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -218,16 +219,32 @@ def _level_size(size: tuple[int, int], zoom: float) -> tuple[int, int]:
 def _build_levels(
     frames: Sequence[Frame], wanted: list[tuple[int, int]], device: torch.device
 ) -> dict[tuple[int, int], _Level]:
-    def load(frame: Frame) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
-        picture, depth = _read_frame(frame)
+    def load(frame: Frame) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] | DataError:
+        try:
+            picture, depth = _read_frame(frame)
+        except DataError as error:
+            return error
         return [(_cover(picture, size), _cover(depth, size)) for size in wanted]
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         loaded = list(pool.map(load, frames))
+    problems = [row for row in loaded if isinstance(row, DataError)]
+    rows = [row for row in loaded if not isinstance(row, DataError)]
+    if problems:
+        raise _broken(problems, len(frames))
     return {
-        size: _stack([row[i][0] for row in loaded], [row[i][1] for row in loaded], device)
+        size: _stack([row[i][0] for row in rows], [row[i][1] for row in rows], device)
         for i, size in enumerate(wanted)
     }
+
+
+def _broken(problems: Sequence[DataError], count: int) -> DataError:
+    first = "\n".join(f"  {problem.message}" for problem in problems[:_EXAMPLES])
+    more = "\n  ..." if len(problems) > _EXAMPLES else ""
+    return DataError(
+        f"{len(problems)} of {count} frames cannot be used:\n{first}{more}",
+        "repair or remove them; a depth map has its picture's name and size, 8 or 16 bit, larger is farther",
+    )
 
 
 def _stack(
@@ -261,6 +278,8 @@ def _read_frame(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uin
             f"{frame.depth} is {depth.shape[1]} x {depth.shape[0]} pixels, its picture {frame.clear} is "
             f"{picture.shape[1]} x {picture.shape[0]}: they must agree"
         )
+    if not np.isfinite(depth).all() or depth.min() < 0 or depth.max() <= 0:
+        raise DataError(f"{frame.depth} is no depth map: expected finite values from 0 up, not all of them 0")
     scaled = depth.astype(np.float32) * (255 / max(float(depth.max()), 1e-6))
     return picture, scaled.round().astype(np.uint8)
 
@@ -273,31 +292,3 @@ def _cover(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[
     width, height = (max(s, round(p * scale)) for s, p in zip(size[::-1], pixels.shape[1::-1], strict=True))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=how), dtype=np.uint8)
-
-
-class MixedSource:
-    """Batches drawn from several sources, each filling its share.
-
-    Args:
-        sources: The sources.
-        shares: Their weights, in any unit.
-    """
-
-    def __init__(self, sources: Sequence[DepthSource], shares: Sequence[float]) -> None:
-        self.sources = list(sources)
-        self.device = self.sources[0].device
-        total = sum(shares)
-        self._shares = [s / total for s in shares]
-        self.identity: dict[str, str | int] = {
-            f"{i}.{key}": value for i, s in enumerate(self.sources) for key, value in s.identity.items()
-        }
-
-    def __len__(self) -> int:
-        return sum(len(s) for s in self.sources)
-
-    def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
-        """Join the sources' batches; see `DepthSource.batch`."""
-        counts = [int(count * s) for s in self._shares]
-        counts[0] += count - sum(counts)
-        parts = [s.batch(n, size, generator) for s, n in zip(self.sources, counts, strict=True) if n]
-        return {key: torch.cat([p[key] for p in parts]) for key in parts[0]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -39,6 +40,9 @@ from dehaze.weights.checkpoint import Header, save_checkpoint, sha256_of
 
 SAMPLES = 4
 """Pictures shown to a reporter after each validation."""
+
+REHEARSALS, REHEARSAL_SECONDS = 6, 20.0
+"""Steps that are timed at each stage for an estimate, unless they take longer than this."""
 
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
 
@@ -214,9 +218,7 @@ class Trainer:
         if self.progress.step == 0:
             self._validate(limit=2, keep=False)
             self._save()
-        module = self.process.wrap(self.task)
-        if self.options.compile:
-            module = torch.compile(module, dynamic=False)  # type: ignore[assignment]
+        module = self._module()
         started = saved = time.monotonic()
         before, stop, meter = self.progress.seconds, "", _Meter()
         with _interrupts(self):
@@ -238,6 +240,31 @@ class Trainer:
                     self._save()
                     saved = now
         return self._end(stop)
+
+    def rehearse(self) -> list[float]:
+        """Median seconds of a whole step at each stage; moves the weights, so run nothing afterwards."""
+        module = self._module()
+        return [self._rehearse(module, start) for start in [0, *self._ends[:-1]]]
+
+    def _rehearse(self, module: nn.Module, start: int) -> float:
+        times: list[float] = []
+        began = time.monotonic()
+        while len(times) < REHEARSALS and (len(times) < 2 or time.monotonic() - began < REHEARSAL_SECONDS):
+            self.progress.step = start
+            before = time.perf_counter()
+            self._step(module)
+            self._settle()
+            if self.process.device.type == "cuda":
+                torch.cuda.synchronize(self.process.device)
+            times.append(time.perf_counter() - before)
+        return statistics.median(times[1:])
+
+    def _module(self) -> nn.Module:
+        """What to call on a batch."""
+        module = self.process.wrap(self.task)
+        if self.options.compile:
+            module = torch.compile(module, dynamic=False)  # type: ignore[assignment]
+        return module
 
     def _end(self, stop: str) -> Outcome:
         """Save, and judge what was not judged yet.
@@ -335,7 +362,7 @@ class Trainer:
         self._settle()
         self._judged = self.progress.step if keep else 0
         if self.process.is_main:
-            figures = self._judge(limit)
+            figures = self.judge(limit)
             eligible = keep and (scheduled or not self.progress.best_step)
             best = eligible and figures["psnr"] > self.progress.best_metric
             if best:
@@ -348,7 +375,8 @@ class Trainer:
                     self.reporter.samples(self.progress.step, self._samples())
         self.process.barrier()
 
-    def _judge(self, limit: int | None) -> dict[str, float]:
+    def judge(self, limit: int | None) -> dict[str, float]:
+        """Validate the average of the weights on so many pictures of each set; None takes all."""
         model, own = self.task.model, self.task.model.state_dict()
         current = {k: v.clone() for k, v in own.items()}
         model.load_state_dict(self.average)

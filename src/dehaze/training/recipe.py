@@ -229,11 +229,25 @@ def _scale_steps(recipe: Recipe, steps: int) -> Recipe:
 
 
 def _check(recipe: Recipe) -> None:
+    if not recipe.stages:
+        raise UsageError("the recipe needs at least one stage")
     for number, stage in enumerate(recipe.stages):
         if stage.batch < 1 or not stage.sizes or (stage.steps < 1 and stage.epochs < 1):
             raise UsageError(f"stages.{number} needs a batch, sizes, and steps or epochs above 0")
-    if recipe.optimiser.lr <= 0 or not 0 <= recipe.optimiser.ema < 1:
+        if any(side < 1 for size in stage.sizes for side in size):
+            raise UsageError(f"stages.{number}.sizes must be above 0")
+    optimiser, guide = recipe.optimiser, recipe.distillation
+    if optimiser.lr <= 0 or not 0 <= optimiser.ema < 1:
         raise UsageError("optimiser.lr must be above 0 and optimiser.ema in [0, 1)")
+    if min(optimiser.clip, optimiser.warmup, optimiser.weight_decay, guide.weight, recipe.working_size) < 0:
+        raise UsageError(
+            "working_size, optimiser.clip, optimiser.warmup, optimiser.weight_decay and distillation.weight "
+            "cannot be negative"
+        )
+    if recipe.validate_every < 1 or optimiser.decay_epochs < 1:
+        raise UsageError("validate_every and optimiser.decay_epochs must be at least 1")
+    if not 0 < guide.pool <= 1 or guide.temperature <= 0:
+        raise UsageError("distillation.pool must be in (0, 1] and distillation.temperature above 0")
     if not 0 <= recipe.clear_share < 1:
         raise UsageError("clear_share must be in [0, 1)")
 

@@ -5,12 +5,14 @@ The command line's one door to training.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +21,16 @@ from dehaze.errors import DataError, UsageError
 from dehaze.models import build, count_parameters
 from dehaze.models.teacher import Teacher
 from dehaze.training.distributed import Distributed, join
-from dehaze.training.loop import STATE, Outcome, RunOptions, Source, Trainer, precision
+from dehaze.training.loop import STATE, Outcome, RunOptions, Source, Trainer
 from dehaze.training.recipe import Recipe
 from dehaze.training.report import RunReporter
 from dehaze.training.tasks import DehazeTask, DistillTask, SuperResolutionTask, Task
-from dehaze.training.validation import DehazeValidator, PairSet, SuperResolutionValidator, Validator
-
-if TYPE_CHECKING:
-    from dehaze.data.depth import DepthSource, Frame
+from dehaze.training.validation import DehazeValidator, PairSet, Pixels, SuperResolutionValidator
 
 _T = TypeVar("_T")
+
+_Pairs = list[tuple[Pixels, Pixels]]
+Judge = DehazeValidator | SuperResolutionValidator
 
 PSEUDO = "pseudo"
 """In place of a depth folder: draw plausible depth (`dehaze.data.outdoor`)."""
@@ -42,10 +44,10 @@ class DataSpec:
     """Which data to use.
 
     Attributes:
-        roots: RESIDE folders or folders of pairs.
+        roots: RESIDE folders or folders of pairs; may stand beside `clear`.
         clear: Folders of clear pictures to make haze over.
         depth: Their depth folders, one for each of `clear`, or ``pseudo``.
-        shares: Weight of each of `clear`; empty for equal weights.
+        shares: Weight of each of `roots`, then of each of `clear`; empty for equal weights.
         validation: Folders of pairs to validate on; empty to hold some scenes out.
         names: What the data is called, with its terms; goes into the checkpoint's header.
     """
@@ -68,7 +70,8 @@ class Plan:
         parameters: Learned values of the network that is trained.
         steps: Steps in all.
         seconds_per_step: Time of a step at each stage, timed on this machine.
-        seconds: Estimate for the whole run, without validation.
+        seconds: Estimate of the time that is left to do, validation included.
+        validation_seconds: Estimate of one validation, of which there is one every `validate_every` steps.
         resumes_at: Step to go on from; 0 for a fresh run.
     """
 
@@ -78,6 +81,7 @@ class Plan:
     steps: int
     seconds_per_step: list[float]
     seconds: float
+    validation_seconds: float
     resumes_at: int
 
 
@@ -150,40 +154,34 @@ def plan(request: Request) -> Plan:
     """
     with join(request.device) as process:
         trainer, _ = _assemble(replace(request, tensorboard=False), process, _silence, log=False)
-        resumed = request.resume and trainer.resume()
-        at = trainer.progress.step if resumed else 0
+        at = trainer.progress.step if request.resume and trainer.resume() else 0
         recipe = request.recipe
         ends = recipe.stage_ends(len(trainer.source))
-        timed = [_time_step(trainer, index) for index in range(len(ends))]
-        lengths = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+        starts = [0, *ends[:-1]]
+        judging = _time_validation(trainer) if process.is_main else 0.0
+        timed = trainer.rehearse()
+        left = [max(0, end - max(start, at)) for start, end in zip(starts, ends, strict=True)]
+        validations = math.ceil(ends[-1] / recipe.validate_every) - at // recipe.validate_every
         return Plan(
             recipe=recipe,
             data=dict(trainer.source.identity),
             parameters=count_parameters(trainer.task.model),
             steps=ends[-1],
             seconds_per_step=timed,
-            seconds=sum(t * n for t, n in zip(timed, lengths, strict=True)),
+            seconds=sum(t * n for t, n in zip(timed, left, strict=True)) + judging * validations,
+            validation_seconds=judging,
             resumes_at=at,
         )
 
 
-def _time_step(trainer: Trainer, stage: int) -> float:
-    """Median seconds of forward and backward at a stage, on a real batch, without touching the weights."""
-    settings = trainer.recipe.stages[stage]
-    times = []
-    for _ in range(4):
-        start = time.perf_counter()
-        batch = trainer.source.batch(
-            trainer.process.share(settings.batch), settings.sizes[0], torch.Generator().manual_seed(0)
-        )
-        with precision(trainer.recipe, trainer.process.device.type):
-            total = trainer.task(batch)["total"]
-        total.backward()
-        if trainer.process.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    trainer.task.zero_grad(set_to_none=True)
-    return sorted(times[1:])[1]
+def _time_validation(trainer: Trainer) -> float:
+    """Seconds of a whole validation, from one of a few pictures."""
+    validator = trainer.validator
+    assert isinstance(validator, Judge)
+    trainer.judge(1)  # warms up
+    began = time.perf_counter()
+    trainer.judge(2)
+    return (time.perf_counter() - began) * validator.pictures() / validator.pictures(2)
 
 
 def _assemble(
@@ -193,6 +191,11 @@ def _assemble(
     torch.manual_seed(recipe.seed)
     task = build_task(recipe, device)
     source, validator = build_data(request.data, recipe, device)
+    context: dict[str, Any] = {"validation": validator.identity}
+    if isinstance(task, DistillTask):
+        context["teacher"] = _fingerprint(task.teacher)
+    if request.data.shares:
+        context["shares"] = list(request.data.shares)
     hear("data", dict(source.identity))
     options = RunOptions(
         folder=request.folder,
@@ -209,7 +212,8 @@ def _assemble(
         if log and process.is_main
         else None
     )
-    return Trainer(recipe, task, source, validator, options, process, reporter), reporter
+    trainer = Trainer(recipe, task, source, validator, options, process, reporter, context)
+    return trainer, reporter
 
 
 def build_task(recipe: Recipe, device: torch.device) -> Task:
@@ -253,6 +257,15 @@ def _teacher(name: str) -> nn.Module:
     return model
 
 
+def _fingerprint(model: nn.Module) -> str:
+    """Short hash of a network's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _initial_weights(name: str, model: nn.Module) -> dict[str, Tensor] | None:
     if not name:
         return None
@@ -268,68 +281,68 @@ def _initial_weights(name: str, model: nn.Module) -> dict[str, Tensor] | None:
     return loaded.state_dict()
 
 
-def build_data(spec: DataSpec, recipe: Recipe, device: torch.device) -> tuple[Source, Validator]:
+def build_data(spec: DataSpec, recipe: Recipe, device: torch.device) -> tuple[Source, Judge]:
     """Find, check and load the data; see `DataSpec`.
 
     Raises:
         DataError: Data is missing, incomplete or unreadable; the message says what and where.
         UsageError: Folders that belong together were not named together.
     """
-    if bool(spec.roots) == bool(spec.clear):
-        raise UsageError("name the data: either --data DIR, or --clear DIR with --depth DIR")
-    if spec.roots:
-        return _from_pairs(spec, recipe, device)
-    return _from_depth(spec, recipe, device)
-
-
-def _from_pairs(spec: DataSpec, recipe: Recipe, device: torch.device) -> tuple[Source, Validator]:
-    from dehaze.data.pairs import PairSource
-    from dehaze.data.reside import discover
-
-    if len(spec.roots) > 1:
-        raise UsageError("--data takes one folder; put several data sets under one root")
-    found = discover(spec.roots[0], "train").require_sound()
-    if spec.validation:
-        kept, held = found, _read_sets(spec.validation)
-    else:
-        scenes = list(dict.fromkeys(p.scene for p in found.pairs))
-        out = set(_held_out(scenes))
-        kept = replace(found, pairs=tuple(p for p in found.pairs if p.scene not in out))
-        held = [_read_pairs("held out", [p for p in found.pairs if p.scene in out][:MAX_HELD_OUT])]
-    source = PairSource(kept, recipe.sizes, device=device, view=recipe.view)
-    return source, _validator(recipe, held, device)
-
-
-def _from_depth(spec: DataSpec, recipe: Recipe, device: torch.device) -> tuple[Source, Validator]:
-    from dehaze.data.depth import DepthSource, MixedSource, find_frames, without_depth
-
+    if not spec.roots and not spec.clear:
+        raise UsageError("name the data: --data DIR, or --clear DIR with --depth DIR")
     if len(spec.depth) != len(spec.clear):
         raise UsageError(
             f"{len(spec.clear)} --clear and {len(spec.depth)} --depth were given: each --clear DIR needs its "
             f"--depth DIR, or --depth {PSEUDO} where there is none"
         )
-    if spec.shares and len(spec.shares) != len(spec.clear):
-        raise UsageError(f"{len(spec.shares)} --share were given for {len(spec.clear)} --clear")
-    sources: list[DepthSource] = []
-    held: list[Frame] = []
-    for clear, depth in zip(spec.clear, spec.depth, strict=True):
-        frames = without_depth(clear) if depth == PSEUDO else find_frames(clear, Path(depth))
-        if not spec.validation:
-            held += _held_out(frames)
-            frames = [f for f in frames if f not in held]
-        sources.append(
-            DepthSource(
-                frames,
-                recipe.sizes,
-                device=device,
-                rule=recipe.haze,
-                view=recipe.view,
-                clear_share=recipe.clear_share,
-            )
+    count = len(spec.roots) + len(spec.clear)
+    if spec.shares and len(spec.shares) != count:
+        raise UsageError(
+            f"{len(spec.shares)} --share were given for {count} folders of data",
+            "expected one for each --data, then one for each --clear",
         )
-    sets = _read_sets(spec.validation) if spec.validation else [_synthetic("held out", held)]
-    source = sources[0] if len(sources) == 1 else MixedSource(sources, spec.shares or [1.0] * len(sources))
-    return source, _validator(recipe, sets, device)
+    held_out = not spec.validation
+    parts = [_from_pairs(root, recipe, device, held_out) for root in spec.roots]
+    parts += [
+        _from_depth(clear, depth, recipe, device, held_out)
+        for clear, depth in zip(spec.clear, spec.depth, strict=True)
+    ]
+    sources = [source for source, _ in parts]
+    held = [pair for _, pairs in parts for pair in pairs]
+    sets = [PairSet("held out", tuple(held))] if held_out else _read_sets(spec.validation)
+    if count == 1:
+        return sources[0], _validator(recipe, sets, device)
+    from dehaze.data.mixed import MixedSource
+
+    return MixedSource(sources, spec.shares or [1.0] * count), _validator(recipe, sets, device)
+
+
+def _from_pairs(root: Path, recipe: Recipe, device: torch.device, held_out: bool) -> tuple[Source, _Pairs]:
+    """A source of a folder's pairs, and the pairs that were held out of it."""
+    from dehaze.data.pairs import PairSource
+    from dehaze.data.reside import discover, read_pair
+
+    found = discover(root, "train").require_sound()
+    scenes = list(dict.fromkeys(p.scene for p in found.pairs))
+    out = set(_held_out(scenes)) if held_out else set()
+    kept = replace(found, pairs=tuple(p for p in found.pairs if p.scene not in out))
+    held = [read_pair(p) for p in found.pairs if p.scene in out][:MAX_HELD_OUT]
+    return PairSource(kept, recipe.sizes, device=device, view=recipe.view), held
+
+
+def _from_depth(
+    clear: Path, depth: str, recipe: Recipe, device: torch.device, held_out: bool
+) -> tuple[Source, _Pairs]:
+    """A source that makes haze, and pairs by SOTS indoor's rule (A = 1, beta = 1) over held-out frames."""
+    from dehaze.data.depth import DepthSource, find_frames, hazy_and_clear, without_depth
+
+    frames = without_depth(clear) if depth == PSEUDO else find_frames(clear, Path(depth))
+    out = _held_out(frames) if held_out else []
+    kept = frames[: len(frames) - len(out)]
+    source = DepthSource(
+        kept, recipe.sizes, device=device, rule=recipe.haze, view=recipe.view, clear_share=recipe.clear_share
+    )
+    return source, [hazy_and_clear(frame) for frame in out]
 
 
 def _held_out(items: Sequence[_T]) -> list[_T]:
@@ -341,25 +354,13 @@ def _held_out(items: Sequence[_T]) -> list[_T]:
 
 
 def _read_sets(folders: Sequence[Path]) -> list[PairSet]:
-    from dehaze.data.reside import discover
+    from dehaze.data.reside import discover, read_pair
 
-    return [_read_pairs(folder.name, discover(folder, "test").require_sound().pairs) for folder in folders]
-
-
-def _read_pairs(name: str, pairs: Sequence[Any]) -> PairSet:
-    from dehaze.data.reside import read_pair
-
-    return PairSet(name, tuple(read_pair(p) for p in pairs))
+    found = [(folder.name, discover(folder, "test").require_sound().pairs) for folder in folders]
+    return [PairSet(name, tuple(read_pair(p) for p in pairs)) for name, pairs in found]
 
 
-def _synthetic(name: str, frames: Sequence[Frame]) -> PairSet:
-    """Hazy pictures by SOTS indoor's rule (A = 1, beta = 1) over held-out frames."""
-    from dehaze.data.depth import hazy_and_clear
-
-    return PairSet(name, tuple(hazy_and_clear(frame) for frame in frames))
-
-
-def _validator(recipe: Recipe, sets: list[PairSet], device: torch.device) -> Validator:
+def _validator(recipe: Recipe, sets: list[PairSet], device: torch.device) -> Judge:
     if recipe.task != "super-resolution":
         return DehazeValidator(sets, device)
     clear = [truth for s in sets for _, truth in s.pairs]

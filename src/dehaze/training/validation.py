@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,17 +38,33 @@ class PairSet:
     pairs: tuple[tuple[Pixels, Pixels], ...]
 
 
+def _fingerprint(pictures: Iterable[Pixels]) -> str:
+    """Count and checksum of pictures."""
+    count, checksum = 0, 0
+    for picture in pictures:
+        count, checksum = count + 1, zlib.crc32(np.ascontiguousarray(picture).data, checksum)
+    return f"{count} pictures, crc32 {checksum:08x}"
+
+
 class DehazeValidator:
     """PSNR after dehazing and transfer to full resolution; several sets count equally.
 
     Args:
         sets: The pictures.
         device: Where the network runs.
+
+    Attributes:
+        identity: What is judged on: a resumed run's best is only comparable on the same pictures.
     """
 
     def __init__(self, sets: Sequence[PairSet], device: torch.device) -> None:
         self._sets = sets
         self._device = device
+        self.identity = {s.name: _fingerprint(p for pair in s.pairs for p in pair) for s in sets}
+
+    def pictures(self, limit: int | None = None) -> int:
+        """How many pictures a call with this limit judges."""
+        return sum(len(s.pairs[:limit]) for s in self._sets)
 
     def __call__(self, model: nn.Module, header: Header, *, limit: int | None = None) -> dict[str, float]:
         """See `Validator`."""
@@ -69,12 +86,20 @@ class SuperResolutionValidator:
         clear: (H, W, 3) uint8 pictures.
         scale: 2 or 4.
         device: Where the network runs.
+
+    Attributes:
+        identity: See `DehazeValidator`.
     """
 
     def __init__(self, clear: Sequence[Pixels], scale: int, device: torch.device) -> None:
         self._clear = [c[: c.shape[0] // scale * scale, : c.shape[1] // scale * scale] for c in clear]
         self._scale = scale
         self._device = device
+        self.identity = {"clear": _fingerprint(clear)}
+
+    def pictures(self, limit: int | None = None) -> int:
+        """How many pictures a call with this limit judges."""
+        return len(self._clear[:limit])
 
     def __call__(self, model: nn.Module, header: Header, *, limit: int | None = None) -> dict[str, float]:
         """See `Validator`."""
