@@ -61,9 +61,13 @@ def test_tiff_is_read_by_pillow(mode: str) -> None:
 
 
 def test_auto_depth_keeps_16_bits_where_the_format_can() -> None:
-    picture = make(noise(20, 30, 3, np.uint16))
     for format, depth in (("png", 16), ("tiff", 16), ("jpg", 8), ("webp", 8), ("avif", 8)):
+        picture = make(noise(20, 30, 3, np.uint16))
         assert read(written(picture, format)).pixels.dtype == f"uint{depth}"
+        assert any("8 bits a sample" in notice for notice in picture.notices) == (depth == 8)
+        asked = make(noise(20, 30, 3, np.uint16))
+        written(asked, format, bit_depth=8)
+        assert asked.notices == []
 
 
 @pytest.mark.parametrize("format", ["png", "tiff"])
@@ -100,7 +104,9 @@ def test_transparency_over_white_in_a_jpeg(dtype: type) -> None:
     result = np.asarray(pillow(written(picture, "jpg", quality=100)))
     assert result[16, 4].tolist() == [255, 255, 255]
     assert np.abs(result[16, 28].astype(int) - 127).max() <= 2
-    assert picture.notices == ["its transparent parts were laid over white: JPEG holds no transparency"]
+    reduced = ["it was reduced to 8 bits a sample: JPEG holds no more"] if dtype is np.uint16 else []
+    laid = ["its transparent parts were laid over white: JPEG holds no transparency"]
+    assert picture.notices == laid + reduced
 
 
 def test_full_alpha_is_dropped_from_a_jpeg_without_a_word() -> None:

@@ -135,6 +135,8 @@ def _prepare(photo: Photo, chosen: Format, quality: int | None, *, strip: bool, 
     if bit_depth == 16:
         samples = to_16_bit(samples)
     elif bit_depth == 8 or not chosen.deep:
+        if bit_depth == "auto" and samples.dtype == np.uint16:
+            photo.note(f"it was reduced to 8 bits a sample: {chosen.name} holds no more")
         samples = to_8_bit(samples)
     if strip:
         info = replace(info, exif=b"", xmp=b"", xmp_extension=(), photoshop=b"", comment=b"", png_chunks=())
