@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,6 +92,41 @@ def test_help_names_every_command_and_exit_status(capsys: pytest.CaptureFixture[
         "130 ",
     ):
         assert words in text
+
+
+MODEL_FLAGS = "--model -m --device -d --precision --resolution"
+PICTURE_FLAGS = "--format -f --quality --metadata --bit-depth --max-pixels --strength --tile --compare"
+MESSAGE_FLAGS = "--json --quiet -q --no-progress --debug"
+OUTPUT_FLAGS = "--output -o --dry-run -v"
+PROMISED = {
+    "run": f"{MODEL_FLAGS} {PICTURE_FLAGS} {MESSAGE_FLAGS} {OUTPUT_FLAGS} --overwrite -y --fail-fast",
+    "folder": f"{MODEL_FLAGS} {PICTURE_FLAGS} {MESSAGE_FLAGS} {OUTPUT_FLAGS} --overwrite -y --fail-fast "
+    "--recursive -r --glob --shard --jobs -j --gallery",
+    "video": f"{MODEL_FLAGS} {MESSAGE_FLAGS} {OUTPUT_FLAGS} --overwrite -y --strength --tile "
+    "--codec --crf --audio --smooth --start --duration",
+    "bench": f"{MODEL_FLAGS} {MESSAGE_FLAGS} --data --overwrite -y -v",
+    "train": f"{MESSAGE_FLAGS} --data --device -d {OUTPUT_FLAGS} --max-minutes --resume",
+    "distill": f"{MESSAGE_FLAGS} --data --teacher --device -d {OUTPUT_FLAGS} --max-minutes --resume",
+    "synth": f"{MESSAGE_FLAGS} --clear --depth --output -o --overwrite -y --dry-run --jobs -j",
+    "export onnx": f"{MESSAGE_FLAGS} --model -m --output -o --overwrite -y",
+    "models list": "--json --debug",
+    "models pull": f"{MESSAGE_FLAGS} --force --accept",
+    "models path": "--json --debug",
+    "models verify": "--json --quiet -q --debug",
+    "models push": "--json --quiet -q --debug --yes --dry-run",
+    "info": "--json --debug",
+}
+
+
+@pytest.mark.parametrize("command", PROMISED)
+def test_flags_are_a_promise_and_help_speaks_plainly(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([*command.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert set(PROMISED[command].split()) <= set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text))
+    assert not re.search(r"<(bool|int|float|str|list|path)\b", text)
 
 
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:

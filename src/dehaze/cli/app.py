@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from dehaze.cli import output
 from dehaze.version import __version__
@@ -47,10 +48,25 @@ COMMANDS: tuple[Entry, ...] = (
 )
 
 
+class Command(TyperCommand):
+    """A command whose --help speaks of no Python types."""
+
+    def get_params(self, ctx: Any) -> Any:  # noqa: D102
+        return plain_types(super().get_params(ctx), ctx)
+
+
+class Group(TyperGroup):
+    """A group of commands whose --help speaks of no Python types."""
+
+    def get_params(self, ctx: Any) -> Any:  # noqa: D102
+        return plain_types(super().get_params(ctx), ctx)
+
+
 def build_app() -> typer.Typer:
     """Put the commands of `COMMANDS` together."""
     app = typer.Typer(
         name="dehaze",
+        cls=Group,
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
@@ -61,11 +77,32 @@ def build_app() -> typer.Typer:
         target = getattr(importlib.import_module(entry.module), entry.attribute)
         if isinstance(target, typer.Typer):
             for command in target.registered_commands:
-                command.help, command.epilog = help_of(command.callback), STATUS
-            app.add_typer(target, name=entry.name, rich_help_panel=entry.panel)
+                command.cls, command.help, command.epilog = Command, help_of(command.callback), STATUS
+            app.add_typer(target, name=entry.name, cls=Group, rich_help_panel=entry.panel)
         else:
-            app.command(entry.name, rich_help_panel=entry.panel, help=help_of(target), epilog=STATUS)(target)
+            app.command(
+                entry.name, cls=Command, rich_help_panel=entry.panel, help=help_of(target), epilog=STATUS
+            )(target)
     return app
+
+
+def plain_types(parameters: list[Any], context: Any) -> list[Any]:
+    """Let --help show N or TEXT for a value, and nothing for an argument, where Typer says <list[str]>.
+
+    That is no public part of Typer; a version without it shows its own words.
+    """
+    for parameter in parameters:
+        describe = getattr(type(parameter), "display_type", None)
+        argument = parameter.param_type_name == "argument"
+        if describe is not None and (argument or parameter.metavar is None):
+            theirs = describe(parameter, context).strip("<>")
+            word = "" if argument else next((ours for kind, ours in _TYPES.items() if kind in theirs), theirs)
+            vars(parameter)["display_type_rich"] = lambda ctx, word=word: word
+    return parameters
+
+
+_TYPES = {"bool": "", "int": "N", "float": "X", "str": "TEXT"}
+"""What Typer calls a type -> what stands for a value of it."""
 
 
 def help_of(command: Callable[..., Any] | None) -> str:

@@ -34,10 +34,10 @@ def bench(
         typer.Option(
             "-m",
             "--model",
-            metavar="NAME|PATH|HF",
+            metavar="NAME|PATH|hf://...",
             show_default=False,
             rich_help_panel=opt.MODEL,
-            help="Several may be given. Without it: the bundled default.",
+            help="As for 'dehaze run'; several may be given. Without it: the model in the box.",
         ),
     ] = None,
     device: opt.DeviceOption = "auto",
@@ -129,10 +129,20 @@ def bench(
         ),
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", show_default=False, rich_help_panel=FILES)
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", show_default=False, rich_help_panel=FILES, help="All figures, one a row."
+        ),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", show_default=False, rich_help_panel=FILES)
+        Path | None,
+        typer.Option(
+            "--markdown",
+            metavar="FILE",
+            show_default=False,
+            rich_help_panel=FILES,
+            help="The tables, for a README.",
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
@@ -173,7 +183,7 @@ def bench(
             help="Accepted increase of a cost or an error: 0.05 is 5 %, or 0.21 dB of PSNR.",
         ),
     ] = 0.05,
-    overwrite: opt.OverwriteOption = False,
+    overwrite: opt.ReplaceOption = False,
     as_json: opt.JsonOption = False,
     quiet: opt.QuietOption = False,
     verbose: opt.VerboseOption = False,

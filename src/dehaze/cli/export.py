@@ -39,7 +39,7 @@ def onnx(
     check: Annotated[
         bool, opt.flag("--check", help="Run the file in ONNX Runtime and compare with PyTorch.")
     ] = False,
-    overwrite: opt.OverwriteOption = False,
+    overwrite: opt.ReplaceOption = False,
     as_json: opt.JsonOption = False,
     quiet: opt.QuietOption = False,
     no_progress: opt.NoProgressOption = False,

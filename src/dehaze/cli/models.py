@@ -143,7 +143,7 @@ def verify(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
+            metavar="NAME",
             show_default=False,
             help="Models to check; without any: all published ones and all files used from the Hub.",
         ),

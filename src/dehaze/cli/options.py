@@ -31,7 +31,7 @@ ModelOption = Annotated[
     typer.Option(
         "-m",
         "--model",
-        metavar="NAME|PATH",
+        metavar="NAME|PATH|hf://...",
         envvar="DEHAZE_MODEL",
         show_default=False,
         rich_help_panel=MODEL,
@@ -95,6 +95,7 @@ CompareOption = Annotated[
 OverwriteOption = Annotated[
     bool, flag("-y", "--overwrite", help="Replace outputs that exist, even the input itself.")
 ]
+ReplaceOption = Annotated[bool, flag("-y", "--overwrite", help="Replace outputs that exist.")]
 FormatOption = Annotated[
     Format | None,
     typer.Option(

@@ -72,9 +72,12 @@ def synth(
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds write equal files.")] = 0,
     jobs: Annotated[
-        int | None, typer.Option("-j", "--jobs", min=1, show_default=False, help="Threads. One a CPU.")
+        int | None,
+        typer.Option(
+            "-j", "--jobs", min=1, show_default=False, help="Threads. Without it: one for each processor."
+        ),
     ] = None,
-    overwrite: opt.OverwriteOption = False,
+    overwrite: opt.ReplaceOption = False,
     dry_run: opt.DryRunOption = False,
     as_json: opt.JsonOption = False,
     quiet: opt.QuietOption = False,
