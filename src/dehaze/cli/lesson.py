@@ -257,7 +257,7 @@ class _Listener:
         if event == "step":
             self._show_step(figures)
         elif event == "validation":
-            self._validated = f"  last validation {figures['psnr']:.2f} dB"
+            self._validated = f"val {figures['psnr']:.2f} dB"
             best = "  best so far" if figures["best"] else ""
             out.line(f"step {figures['step']}: validation {figures['psnr']:.2f} dB{best}")
         elif event == "resume":
@@ -267,14 +267,16 @@ class _Listener:
             out.detail("data: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
 
     def _show_step(self, figures: dict[str, Any]) -> None:
-        losses = {k: v for k, v in figures.items() if k not in _NOT_LOSSES}
-        if losses.get("pixel") == losses["total"]:
-            del losses["pixel"]  # the only part is the whole
-        parts = "  ".join(f"{'loss' if k == 'total' else k} {v:.4f}" for k, v in losses.items())
+        parts = {k: v for k, v in figures.items() if k not in _NOT_LOSSES}
+        total = parts.pop("total")
+        if parts.get("pixel") == total:
+            del parts["pixel"]  # the only part is the whole
+        said = [f"loss {total:.4f}", self._validated, f"{figures['pictures_per_s']:.3g} pictures/s"]
+        said += [f"{k} {v:.4f}" for k, v in parts.items()]  # last, for a narrow terminal cuts the end
         self._bar.update(
             done=figures["step"],
             total=figures["steps"],
-            text=f"{parts}{self._validated}  {figures['pictures_per_s']:.3g} pictures/s",
+            text="  ".join(filter(None, said)),
             left=figures["seconds_left"],
         )
 

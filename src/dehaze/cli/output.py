@@ -186,7 +186,7 @@ def _columns(unit: Unit) -> tuple[ProgressColumn, ...]:
     if unit == "bytes":
         return text, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     if unit == "steps":  # the figures are long: what must not be cut stands before them
-        return BarColumn(12), MofNCompleteColumn(), _time_left_column(), text
+        return BarColumn(12), MofNCompleteColumn(), _time_left_column(), _figures_column()
     return text, BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()
 
 
@@ -204,6 +204,19 @@ def _time_left_column() -> ProgressColumn:
             return Text(f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left")
 
     return TimeLeft()
+
+
+def _figures_column() -> ProgressColumn:
+    """The description on one line, cut at its end where the terminal is narrow, before any other column."""
+    from rich.progress import ProgressColumn, Task
+    from rich.table import Column
+    from rich.text import Text
+
+    class Figures(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+    return Figures(Column(no_wrap=False))
 
 
 _current = Output()

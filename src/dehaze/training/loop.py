@@ -41,6 +41,9 @@ from dehaze.weights.checkpoint import Header, save_checkpoint, sha256_of
 SAMPLES = 4
 """Pictures shown to a reporter after each validation."""
 
+REPORT_SECONDS = 10.0
+"""Longest time without a report, steps permitting."""
+
 REHEARSALS, REHEARSAL_SECONDS = 6, 20.0
 """Steps that are timed at each stage for an estimate, unless they take longer than this."""
 
@@ -83,7 +86,7 @@ class RunOptions:
         folder: Where checkpoints, state and card go.
         max_minutes: Stop after this long in this sitting; None runs to the end.
         save_minutes: Time between saves of the state.
-        log_every: Steps between reports.
+        log_every: Steps between reports; slow steps are reported after `REPORT_SECONDS`.
         resume: Go on from the folder's state if there is one.
         source_commit: Commit of the code, for the checkpoint's header.
         data: What the header says of the data, beside its identity.
@@ -171,6 +174,7 @@ class Trainer:
         self._ends = recipe.stage_ends(len(source))
         self._choices = torch.Generator().manual_seed(recipe.seed)
         self._interrupted = False
+        self._tell = False
         own = task.model.state_dict()
         floating = [k for k, v in own.items() if v.is_floating_point()]
         self._followed = [self.average[k] for k in floating], [own[k] for k in floating]
@@ -229,13 +233,13 @@ class Trainer:
                 now = time.monotonic()
                 self.progress.seconds = before + now - started
                 step = self.progress.step
-                if step % self.options.log_every == 0 or step == self.steps:
+                if losses:
                     self._report(losses, meter)
                     meter = _Meter()
                 if step % self.recipe.validate_every == 0 and step < self.steps:
                     self._validate()
                     meter = _Meter()
-                save, stop = self._decide(now - saved, now - started)
+                save, stop = self._decide(now - saved, now - started, meter.seconds)
                 if save:
                     self._save()
                     saved = now
@@ -280,8 +284,10 @@ class Trainer:
                 self._save()
         return Outcome(self.progress, finished, "finished" if finished else stop, self.options.folder / BEST)
 
-    def _decide(self, since_save: float, since_start: float) -> tuple[bool, str]:
-        """Whether to save now, and why to stop if so: the same answer in every process.
+    def _decide(self, since_save: float, since_start: float, since_report: float) -> tuple[bool, str]:
+        """Whether to save now, and why to stop if so (and whether to tell the next step's figures).
+
+        The answer is the same in every process.
 
         The main process's clock counts, and a signal to any process; a signal that arrives later than this
         waits for the next step, or the processes would part.
@@ -292,8 +298,10 @@ class Trainer:
                 "save": float(main and since_save > 60 * self.options.save_minutes),
                 "time": float(main and budget is not None and since_start > 60 * budget),
                 "interrupted": float(self._interrupted),
+                "report": float(main and since_report > REPORT_SECONDS),
             }
         )
+        self._tell = votes["report"] > 0
         stop = "interrupted" if votes["interrupted"] else "time" if votes["time"] else ""
         return votes["save"] > 0, stop
 
@@ -325,7 +333,8 @@ class Trainer:
         self.optimiser.step()
         self.progress.step += 1
         self._update_average()
-        if self.progress.step % self.options.log_every and self.progress.step != self.steps:
+        step = self.progress.step
+        if not self._tell and step % self.options.log_every and step != self.steps:
             return {}
         self._settle()
         return self.process.mean({k: float(v.detach()) for k, v in losses.items()})
