@@ -77,6 +77,12 @@ def test_a_report_of_another_model_is_refused(
     assert shelf.values()["models"] == {}
 
 
+def test_the_working_size_can_be_set(shelf: Shelf, tmp_path: Path) -> None:
+    assert shelf.update(checkpoint(tmp_path / "run.safetensors"), *NEW, "--working-size", 123) == 0
+    assert load("small")[1].working_size == 123
+    assert shelf.values()["models"]["small"]["working_size"] == 123
+
+
 def test_the_result_obeys_the_schema(shelf: Shelf, tmp_path: Path) -> None:
     shelf.update(checkpoint(tmp_path / "run.safetensors", metrics=METRICS), *NEW, "--default")
     schema = json.loads((Path(manifest.__file__).parent / "manifest.schema.json").read_text())

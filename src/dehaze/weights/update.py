@@ -97,6 +97,8 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     name = options.name or header.name
     entry = manifest["models"].get(name, {})
     header = replace(header, name=name, licence=options.licence or header.licence)
+    if options.working_size:
+        header = replace(header, working_size=options.working_size)
     if options.metrics:
         header = replace(header, metrics=json.loads(options.metrics.read_text(encoding="utf-8")))
     for path in options.report:
@@ -154,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--role", choices=("general", "benchmark"), help="benchmark: trained on ITS alone")
     parser.add_argument("--description", help="one sentence for people")
     parser.add_argument("--licence", help="terms of the weights, stored in the checkpoint")
+    parser.add_argument(
+        "--working-size", type=int, metavar="N", help="long side in pixels that served validation best"
+    )
     parser.add_argument("--metrics", type=Path, help="JSON of figures and commands, stored in the checkpoint")
     parser.add_argument(
         "--report",
