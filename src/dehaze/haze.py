@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ def sample_its(n: int, generator: torch.Generator, device: torch.device | str) -
     """
     airlight = _uniform((n, 1), *ITS_AIRLIGHT, generator)
     beta = _uniform((n,), *ITS_BETA, generator)
-    return airlight.to(device), beta.to(device)
+    return airlight.to(device, non_blocking=True), beta.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
     """
     height, width = pictures.shape[-2:]
     padded = functional.pad(pictures, (0, -width % 8, 0, -height % 8), mode="replicate")
-    ycc = torch.einsum("ij,njhw->nihw", pictures.new_tensor(_TO_YCC), padded * 255)
+    ycc = torch.einsum("ij,njhw->nihw", _constant(_TO_YCC, pictures.dtype, pictures.device), padded * 255)
     ycc[:, 0] -= 128
 
     n, _, h, w = ycc.shape
@@ -244,7 +245,7 @@ def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
 
     ycc = blocks.transpose(3, 4).reshape(n, 3, h, w)
     ycc[:, 0] += 128
-    rgb = torch.einsum("ij,njhw->nihw", pictures.new_tensor(_TO_RGB), ycc)
+    rgb = torch.einsum("ij,njhw->nihw", _constant(_TO_RGB, pictures.dtype, pictures.device), ycc)
     return (rgb[..., :height, :width] / 255).clamp(0, 1)
 
 
@@ -258,12 +259,18 @@ def _cosines(like: Tensor) -> Tensor:
 
 def _quantisation(quality: Tensor) -> Tensor:
     """Quantiser steps for qualities (N,): (N, 3, 8, 8)."""
-    luma = quality.new_tensor(_LUMA_TABLE)
+    luma = _constant(_LUMA_TABLE, quality.dtype, quality.device)
     chroma = torch.full_like(luma, 99)
-    chroma[:4, :4] = quality.new_tensor(_CHROMA_CORNER)
+    chroma[:4, :4] = _constant(_CHROMA_CORNER, quality.dtype, quality.device)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).view(-1, 1, 1, 1)
     tables = torch.stack((luma, chroma, chroma))
     return ((tables * scale + 50) / 100).floor().clamp(1, 255)
+
+
+@cache
+def _constant(values: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A small table on a device, moved there once: each move would wait for the device. Not to be written."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _corner_distance(height: int, width: int, device: torch.device) -> Tensor:

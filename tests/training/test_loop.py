@@ -78,7 +78,7 @@ def trainer(
         task,
         source or Noise(),
         validator or Scripted(scores or [float(i) for i in range(20)]),
-        RunOptions(folder, log_every=1, **options),  # type: ignore[arg-type]
+        RunOptions(folder, **{"log_every": 1, **options}),  # type: ignore[arg-type]
         Distributed(torch.device("cpu")),
         context=context,
     )
@@ -218,6 +218,15 @@ def test_what_is_restored_lies_in_memory_as_the_weights_do(tmp_path: Path) -> No
     run.resume()
     for parameter, slots in run.optimiser.state.items():
         assert slots["exp_avg"].stride() == parameter.stride()
+
+
+def test_slow_steps_are_told_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dehaze.training.loop.REPORT_SECONDS", -1.0)
+    run = trainer(tmp_path, log_every=100)
+    run.reporter = RunReporter(tmp_path, lambda event, figures: None, tensorboard=False)
+    run.run()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "step"] == list(range(2, 9))
 
 
 def test_time_left_counts_pixels(tmp_path: Path) -> None:

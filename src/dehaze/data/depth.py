@@ -185,10 +185,10 @@ class DepthSource:
         columns = torch.arange(size[1]).repeat(count, 1)
         columns = torch.where(flip[:, None], columns.flip(1), columns) + corner[:, 1:]
         rows = torch.arange(size[0]) + corner[:, :1]
-        at = (
-            index.to(self.device)[:, None, None],
-            rows.to(self.device)[:, :, None],
-            columns.to(self.device)[:, None, :],
+        at = (  # non_blocking: a plain copy would wait for the step that the device is still at
+            index.to(self.device, non_blocking=True)[:, None, None],
+            rows.to(self.device, non_blocking=True)[:, :, None],
+            columns.to(self.device, non_blocking=True)[:, None, :],
         )
         clear = level.pictures.permute(0, 2, 3, 1)[at].permute(0, 3, 1, 2).float() / 255
         depth = level.depth[:, 0][at][:, None].float() / 255
@@ -206,8 +206,8 @@ class DepthSource:
             air = torch.where(chosen[:, :, 0, 0], real_air, air)
             beta = torch.where(chosen, real_beta, beta)
         if self.clear_share:
-            keep = torch.rand((count, 1, 1, 1), generator=generator).to(self.device) >= self.clear_share
-            beta = beta * keep
+            drawn = torch.rand((count, 1, 1, 1), generator=generator)
+            beta = beta * (drawn.to(self.device, non_blocking=True) >= self.clear_share)
         return haze.add_haze(clear, haze.transmission(depth, beta, one), air)
 
 

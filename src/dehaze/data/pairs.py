@@ -132,7 +132,9 @@ def _crop(level: _Level, index: Tensor, corner: Tensor, size: tuple[int, int], m
     columns = torch.arange(size[1]).repeat(len(index), 1)  # (N, w)
     columns = torch.where(mirrored[:, None], columns.flip(1), columns) + corner[:, 1:]
     first = level.starts[index, None] + rows * level.sizes[index, 1:]  # (N, h)
-    at = first.to(device)[:, :, None] + columns.to(device)[:, None, :]  # (N, h, w)
+    # non_blocking: a plain copy would wait for the step that the device is still at
+    first, columns = (t.to(device, non_blocking=True) for t in (first, columns))
+    at = first[:, :, None] + columns[:, None, :]  # (N, h, w)
     return level.pixels[at].permute(0, 3, 1, 2).contiguous().float() / 255
 
 

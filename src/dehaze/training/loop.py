@@ -287,10 +287,8 @@ class Trainer:
     def _decide(self, since_save: float, since_start: float, since_report: float) -> tuple[bool, str]:
         """Whether to save now, and why to stop if so (and whether to tell the next step's figures).
 
-        The answer is the same in every process.
-
-        The main process's clock counts, and a signal to any process; a signal that arrives later than this
-        waits for the next step, or the processes would part.
+        The answer is the same in every process: the main one's clock counts, and a signal to any of them. A
+        signal that arrives later than this waits for the next step, or the processes would part.
         """
         main, budget = self.process.is_main, self.options.max_minutes
         votes = self.process.total(

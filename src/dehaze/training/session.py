@@ -9,7 +9,8 @@ import hashlib
 import math
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,7 +141,8 @@ def train(request: Request, listener: Listener = lambda event, figures: None) ->
         try:
             if request.resume and trainer.resume():
                 hear("resume", {"step": trainer.progress.step, "steps": trainer.steps})
-            return trainer.run()
+            with _fast_kernels(process.device):
+                return trainer.run()
         finally:
             if reporter is not None:
                 reporter.close()
@@ -159,7 +161,8 @@ def plan(request: Request) -> Plan:
         ends = recipe.stage_ends(len(trainer.source))
         starts = [0, *ends[:-1]]
         judging = _time_validation(trainer) if process.is_main else 0.0
-        timed = trainer.rehearse()
+        with _fast_kernels(process.device):
+            timed = trainer.rehearse()
         left = [max(0, end - max(start, at)) for start, end in zip(starts, ends, strict=True)]
         validations = math.ceil(ends[-1] / recipe.validate_every) - at // recipe.validate_every
         return Plan(
@@ -182,6 +185,22 @@ def _time_validation(trainer: Trainer) -> float:
     began = time.perf_counter()
     trainer.judge(2)
     return (time.perf_counter() - began) * validator.pictures() / validator.pictures(2)
+
+
+@contextmanager
+def _fast_kernels(device: torch.device) -> Iterator[None]:
+    """On CUDA: try out convolutions for each shape, of which there are few, and multiply float32 as TF32."""
+    if device.type != "cuda":
+        yield
+        return
+    kept = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = kept[0]
+        torch.set_float32_matmul_precision(kept[1])
 
 
 def _assemble(
