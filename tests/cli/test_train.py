@@ -195,6 +195,16 @@ def test_a_dehazing_network_is_no_teacher(
     assert "is not a super-resolution teacher" in capsys.readouterr().err
 
 
+def test_the_network_can_be_named_by_option(reside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--data", str(reside), "--dry-run", *TINY, *QUIET]
+    assert main([*command, "--model", "aod-net"]) == 0
+    assert events(capsys)[0]["parameters"] == 1_761
+    assert main(command) == 2
+    assert "nothing named to train: expected one of teacher, student" in capsys.readouterr().err
+    assert main(["train", "lite", *command[1:], "--model", "aod-net"]) == 2
+    assert "told to train 'lite' and --model 'aod-net'" in capsys.readouterr().err
+
+
 def test_teacher_variants_reach_the_network(reside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train", "teacher", "--data", str(reside), "--dry-run", *TINY, *QUIET]
     for variant, count in (("fsrcnn", 24_683), ("relu-mc-fsrcnn", 37_911)):

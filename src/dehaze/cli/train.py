@@ -11,14 +11,30 @@ from dehaze.cli import lesson, output
 from dehaze.cli import options as opt
 from dehaze.errors import UsageError
 
-_RECIPES = {"teacher": "teacher", "student": "student", "lite": "student-lite", "aod-net": "aod-net"}
+What = Literal["teacher", "student", "lite", "aod-net"]
+_RECIPES: dict[What, str] = {
+    "teacher": "teacher",
+    "student": "student",
+    "lite": "student-lite",
+    "aod-net": "aod-net",
+}
 
 
 def train(
     what: Annotated[
-        Literal["teacher", "student", "lite", "aod-net"],
+        What | None,
         typer.Argument(metavar="teacher|student|lite|aod-net", help="What to train.", show_default=False),
-    ],
+    ] = None,
+    network: Annotated[
+        What | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            rich_help_panel=lesson.RECIPE,
+            show_default=False,
+            help="The same, as an option: dehaze train --model aod-net.",
+        ),
+    ] = None,
     data: lesson.DataOption = [],  # noqa: B006
     clear: lesson.ClearOption = [],  # noqa: B006
     depth: lesson.DepthOption = [],  # noqa: B006
@@ -69,9 +85,10 @@ def train(
       dehaze train student --data ./RESIDE --max-minutes 60
       dehaze train lite --clear ./nyu/images --depth ./nyu/depth --val ./SOTS/indoor
     """
-    settings = _network_settings(what, variant, scale)
+    chosen = _chosen(what, network)
+    settings = _network_settings(chosen, variant, scale)
     given = lesson.Lesson(
-        recipe=recipe or _RECIPES[what],
+        recipe=recipe or _RECIPES[chosen],
         device=device,
         data=data,
         clear=clear,
@@ -93,6 +110,18 @@ def train(
     )
     out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
     lesson.teach(given, out, dry_run=dry_run)
+
+
+def _chosen(what: What | None, network: What | None) -> What:
+    if what and network and what != network:
+        raise UsageError(f"told to train '{what}' and --model '{network}': name one")
+    chosen = what or network
+    if chosen is None:
+        raise UsageError(
+            f"nothing named to train: expected one of {', '.join(_RECIPES)}",
+            "for example: dehaze train student --data ./RESIDE",
+        )
+    return chosen
 
 
 def _network_settings(what: str, variant: str | None, scale: int | None) -> dict[str, str]:
