@@ -228,7 +228,8 @@ def test_the_slider_follows_mouse_touch_and_keyboard(tmp_path: Path, browser: Br
     write_page(path, "a.jpg")
     browser.open(path)
     assert browser.run("document.title") == "trip"
-    assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth === 80)")
+    widths = "Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))"
+    assert browser.run(widths) == [80, 80]
     assert browser.run(SHARE) == 50
     box = browser.run(
         "(b => [b.left, b.top, b.width, b.height])(document.querySelector('.pair').getBoundingClientRect())"
