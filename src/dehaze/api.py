@@ -103,8 +103,8 @@ def load_model(
     """Load a model, to be called with pictures.
 
     Args:
-        name_or_path: A name of `list_models`, a `.safetensors` file or `hf://owner/repo/file@revision`; None
-            for `DEHAZE_MODEL` or else the model in the box.
+        name_or_path: A name of `list_models`, a `.safetensors` file, an exported `.onnx` network (run without
+            PyTorch) or `hf://owner/repo/file@revision`; None for `DEHAZE_MODEL` or else the model in the box.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         resolution: Long side in pixels of the copy that the network looks at; `auto` for the size it was

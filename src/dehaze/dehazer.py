@@ -1,28 +1,26 @@
-"""A network made ready for pictures: device, precision, working resolution, tiling; pixels in, pixels out."""
+"""A network made ready for pictures: working resolution, colours, tiling; pixels in, pixels out."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
 from dehaze import weights
-from dehaze.device import resolve_device
 from dehaze.errors import UsageError
+from dehaze.limits import Limits
 from dehaze.machine import available_cpus, available_memory
-from dehaze.models import Limits, count_parameters
+from dehaze.runtimes import Precision, prepare
 from dehaze.tiling import MIN_TILE, tiled
 from dehaze.upsample import LocalAffine, Map, Pixels, apply, fit, noise_variance, shrink, white
-from dehaze.weights import Header
+from dehaze.weights import Exported, Header
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FALLBACK_WORKING_SIZE = 1280
 """Long side on ``auto`` for a network that was not trained for a size of its own."""
@@ -30,8 +28,6 @@ FALLBACK_WORKING_SIZE = 1280
 AUTO_TILE = 768
 _BYTES_PER_PIXEL = 1024
 """What the largest network (the paper's student, float32) needs at its peak for one pixel, rounded up."""
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Colour(Protocol):
@@ -76,10 +72,13 @@ class Dehazer:
     (`dehaze.upsample`). A picture no larger than the working copy gets the network's own answer.
 
     Args:
-        model: A dehazing network from `dehaze.models`; copied, so the caller's stays as it is.
+        model: A dehazing network from `dehaze.models`, copied, so the caller's stays as it is; or an exported
+            one, which is run without PyTorch.
         header: Its checkpoint's header.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``auto`` is fp32 but on CUDA, where it is fp16 if the network allows.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; for an exported network ``auto`` is
+            the CPU.
+        precision: ``auto`` is fp32 but on CUDA, where it is fp16 if the network allows; an exported network
+            computes in fp32.
         resolution: Long side of the working copy in pixels; ``auto`` for the size the network was trained
             for (1280 if it states none), ``full`` to run it on every pixel.
         tile: Side in pixels of the tiles that ``full`` cuts the picture into; ``off`` for never, ``auto`` for
@@ -91,11 +90,12 @@ class Dehazer:
 
     Raises:
         UsageError: The device is not there, the combination is not possible, or the network does not dehaze.
+        ModelError: The network is an exported one that cannot be run.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Exported,
         header: Header,
         *,
         device: str = "auto",
@@ -111,17 +111,15 @@ class Dehazer:
             )
         _check_size("resolution", resolution, ("auto", "full"), 1)
         _check_size("tile", tile, ("auto", "off"), MIN_TILE)
-        self._device = resolve_device(device)
-        chosen = _choose_precision(precision, self._device, limits, header.name)
-        self._dtype = _DTYPES[chosen]
+        self._network = prepare(model, header.name, device=device, precision=precision)
         self._resolution, self._tile = resolution, tile
         self.info = Info(
             header.name,
             header.architecture,
-            count_parameters(model),
+            self._network.parameters,
             header.working_size,
-            str(self._device),
-            chosen,
+            self._network.device,
+            self._network.precision,
             limits,
         )
         self.warnings: list[str] = []
@@ -129,10 +127,8 @@ class Dehazer:
             self._warn("a tile size has an effect only at full resolution: add --resolution full")
         if isinstance(tile, int) and resolution == "full":
             self._warn_of_tiles()
-        if self._device.type == "cpu":
-            _settle_threads()
-        ready = copy.deepcopy(model).eval().requires_grad_(False)
-        self._model = ready.to(self._device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if cv2.getNumThreads() > available_cpus():
+            cv2.setNumThreads(available_cpus())
 
     def __call__(self, pixels: Pixels, *, strength: float = 1.0, colour: Colour | None = None) -> Pixels:
         """Remove the haze from one picture.
@@ -188,19 +184,11 @@ class Dehazer:
 
     def network(self, batch: Map) -> Map:
         """Run the network alone: sRGB (N, h, w, 3) in [0, 1] -> (N, h, w, 3), finite but not clamped."""
-        # Channels last is how pictures lie in memory: neither permute moves a byte on the CPU.
-        x = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device).permute(0, 3, 1, 2)
-        answer: Map = self.forward(x).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return answer
+        return self._network(batch)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network on a tensor on its device: (N, 3, h, w) float32 -> the same, not clamped."""
-        half = self._dtype != torch.float32
-        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=half):
-            # Weights are in half precision already; autocast keeps the picture itself and the residual in
-            # float32, as bfloat16 near 1 steps by two 8-bit levels.
-            answer: Tensor = self._model(x)
-        return answer.float()
+        return self._network.forward(x)
 
     def _directly(self, pixels: Pixels, strength: float, colour: Colour | None) -> Pixels:
         """The network's own answer at the picture's own size."""
@@ -230,9 +218,8 @@ class Dehazer:
         return AUTO_TILE
 
     def _free_memory(self) -> int:
-        if self._device.type == "cuda":
-            return int(torch.cuda.mem_get_info(self._device)[0])
-        return available_memory()
+        free = self._network.free_memory()
+        return available_memory() if free is None else free
 
     def _answer(self, picture: Map, colour: Colour | None) -> Map:
         """Network on one picture (h, w, 3), through sRGB and back.
@@ -269,21 +256,7 @@ def from_name(name: str | None = None, **settings: Any) -> Dehazer:
         ModelError: The model is not available.
         UsageError: See `Dehazer`.
     """
-    return Dehazer(*weights.load(name), **settings)
-
-
-def _choose_precision(asked: str, device: torch.device, limits: Limits, name: str) -> str:
-    if asked not in ("auto", *_DTYPES):
-        raise UsageError(f"unknown precision '{asked}': expected auto, {', '.join(_DTYPES)}")
-    if asked == "auto":
-        return "fp16" if device.type == "cuda" and limits.half else "fp32"
-    if asked == "fp16" and device.type == "cpu":
-        raise UsageError(
-            "precision fp16 is not for CPUs: they compute it many times slower", "use fp32 or bf16"
-        )
-    if asked != "fp32" and not limits.half:
-        raise UsageError(f"model '{name}' does not hold in half precision", "use --precision fp32")
-    return asked
+    return Dehazer(*weights.load_to_run(name), **settings)
 
 
 def _check_size(what: str, value: str | int, words: tuple[str, ...], smallest: int) -> None:
@@ -299,16 +272,6 @@ def _check_pixels(pixels: Pixels) -> None:
         raise UsageError(f"pixels have shape {pixels.shape}; expected (height, width, 3)")
     if pixels.dtype.name not in ("uint8", "uint16", "float32"):
         raise UsageError(f"pixels are {pixels.dtype}; expected uint8, uint16 or float32")
-
-
-def _settle_threads() -> None:
-    """Never more threads than this process may use, and no slow arithmetic on denormals."""
-    torch.set_flush_denormal(True)
-    threads = available_cpus()
-    if torch.get_num_threads() > threads:
-        torch.set_num_threads(threads)
-    if cv2.getNumThreads() > threads:
-        cv2.setNumThreads(threads)
 
 
 def _as_float(pixels: Pixels) -> Map:

@@ -19,10 +19,13 @@ from torch import Tensor, nn
 
 from dehaze.dehazer import FALLBACK_WORKING_SIZE, Dehazer
 from dehaze.errors import DehazeError, UsageError
+from dehaze.limits import Limits
+from dehaze.models import count_parameters
 from dehaze.upsample import EPS, NOISE_SHARE, PATCH, PATCHES, RESIDUAL_FLOOR
 from dehaze.version import __version__
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import write_atomically
+from dehaze.weights.exported import describe
 
 Part = Literal["network", "full"]
 
@@ -144,7 +147,7 @@ def export_onnx(model: nn.Module, header: Header, path: Path, *, part: Part = "f
     """Write a model as an ONNX file with dynamic height and width, atomically.
 
     Its input ``hazy`` and output ``clear`` are float32 RGB (1, 3, H, W); ``hazy`` is in [0, 1]. The file's
-    metadata names the model, its working size and its licence.
+    metadata holds the whole header and, for people, the model's name, working size and licence.
 
     Args:
         model: A dehazing network.
@@ -161,7 +164,7 @@ def export_onnx(model: nn.Module, header: Header, path: Path, *, part: Part = "f
     graph = onnx.load_from_string(_traced(_module(model, header, part)))
     # Tracing loses sight of the batch size on the way through the network's own resizing.
     graph.graph.output[0].type.tensor_type.shape.CopyFrom(graph.graph.input[0].type.tensor_type.shape)
-    onnx.helper.set_model_props(graph, _properties(header, part))
+    onnx.helper.set_model_props(graph, _properties(model, header, part))
     onnx.checker.check_model(graph)
     try:
         write_atomically(path, graph.SerializeToString())
@@ -234,12 +237,13 @@ def _silence() -> Iterator[None]:
         yield
 
 
-def _properties(header: Header, part: Part) -> dict[str, str]:
+def _properties(model: nn.Module, header: Header, part: Part) -> dict[str, str]:
+    limits: Limits = model.limits  # type: ignore[assignment]
     return {
+        **describe(header, limits, count_parameters(model), part),
         "producer": f"dehaze {__version__}",
         "name": header.name,
         "architecture": header.architecture,
-        "part": part,
         "working_size": str(header.working_size or ""),
         "licence": header.licence,
     }

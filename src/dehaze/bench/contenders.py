@@ -23,7 +23,7 @@ class Contender:
         name: In reports.
         answer: Hazy (H, W, 3) uint8 -> clear.
         source: What a fresh process needs to load the same: a path, or the name of a reference.
-        model: The network as loaded; None for references without one.
+        model: The network as loaded, for counting; None for references without one and for exported ones.
         dehazer: The network made ready; None for references without one.
         bytes: Size of the checkpoint file; None without one.
     """
@@ -67,6 +67,7 @@ def gather(models: Sequence[str | None], *, references: bool = True, **settings:
 
 def _load(source: str | None, settings: dict[str, Any], name: str = "") -> Contender:
     path: Path = weights.resolve(source)
-    model, header = weights.load(str(path))
+    model, header = weights.load_to_run(str(path))
     dehazer = Dehazer(model, header, **settings)
-    return Contender(name or header.name, dehazer, str(path), model, dehazer, path.stat().st_size)
+    counted = model if isinstance(model, nn.Module) else None
+    return Contender(name or header.name, dehazer, str(path), counted, dehazer, path.stat().st_size)

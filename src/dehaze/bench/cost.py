@@ -25,7 +25,6 @@ from dehaze.bench.quality import Pixels
 from dehaze.bench.report import CostRow
 from dehaze.dehazer import Dehazer
 from dehaze.errors import DehazeError
-from dehaze.models import count_parameters
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -196,7 +195,7 @@ def _row(
         encode=files["encode"],
         whole=files["total"],
     )
-    if contender.dehazer is None or contender.model is None:
+    if contender.dehazer is None:
         return row
     height, width = contender.dehazer.working_shape(size[1], size[0])
     return dataclasses.replace(
@@ -204,9 +203,9 @@ def _row(
         working_width=width,
         working_height=height,
         precision=contender.dehazer.info.precision,
-        parameters=count_parameters(contender.model),
+        parameters=contender.dehazer.info.parameters,
         bytes=contender.bytes,
-        gflops=flops(contender.model, height, width) / 1e9,
+        gflops=flops(contender.model, height, width) / 1e9 if contender.model is not None else None,
         network=times[contender.name, size, "network"]["network"],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dehaze.cli import options as opt
@@ -28,9 +29,14 @@ def load_dehazer(
     """
     from dehaze import weights
     from dehaze.dehazer import Dehazer
-    from dehaze.device import resolve_device
+    from dehaze.weights.exported import is_exported
+    from dehaze.weights.library import identify
 
-    resolve_device(device)  # before a download
+    asked = identify(model)
+    if not (isinstance(asked, Path) and is_exported(asked)):  # which must not import PyTorch
+        from dehaze.device import resolve_device
+
+        resolve_device(device)  # before a download
     with out.progress("downloading the model", unit="bytes") as bar:
-        loaded = weights.load(model, progress=bar.update)
+        loaded = weights.load_to_run(model, progress=bar.update)
     return Dehazer(*loaded, device=device, precision=precision, resolution=resolution, tile=tile)

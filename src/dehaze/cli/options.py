@@ -35,7 +35,8 @@ ModelOption = Annotated[
         envvar="DEHAZE_MODEL",
         show_default=False,
         rich_help_panel=MODEL,
-        help="A name from 'dehaze models list', a .safetensors file or hf://owner/repo/file@revision. "
+        help="A name from 'dehaze models list', a .safetensors file, an exported .onnx network or "
+        "hf://owner/repo/file@revision. "
         "Without it: the model in the box.",
     ),
 ]

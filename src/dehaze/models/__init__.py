@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from dehaze.limits import Limits
 from dehaze.models.aod_net import AODNet, AODNetConfig
-from dehaze.models.limits import Limits
 from dehaze.models.lite import Lite, LiteConfig
 from dehaze.models.student import Student, StudentConfig
 from dehaze.models.teacher import Teacher, TeacherConfig

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dehaze.models.limits import Limits
+from dehaze.limits import Limits
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dehaze.limits import Limits
 from dehaze.models.attention import ChannelAttention, PixelAttention
-from dehaze.models.limits import Limits
 
 
 @dataclass(frozen=True)

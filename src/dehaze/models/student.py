@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dehaze.limits import Limits
 from dehaze.models.attention import ChannelAttention, PixelAttention
-from dehaze.models.limits import Limits
 
 
 @dataclass(frozen=True)

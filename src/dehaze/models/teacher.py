@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dehaze.models.limits import Limits
+from dehaze.limits import Limits
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dehaze.weights.checkpoint import Header, load_checkpoint
+from dehaze.weights.exported import Exported, is_exported, read_exported
 from dehaze.weights.library import fetch
 from dehaze.weights.manifest import ModelEntry, read_manifest
 
@@ -19,9 +20,9 @@ def resolve(name: str | None = None, *, progress: Progress | None = None) -> Pat
     """Turn what a user calls a model into the path of a checkpoint of ours; fetches it if it lies on the Hub.
 
     Args:
-        name: A name from the manifest, a path of a `.safetensors` file, an address
-            `hf://owner/repo/file.safetensors@revision`, or None for the environment variable `DEHAZE_MODEL`
-            and after it the manifest's default.
+        name: A name from the manifest, a path of a `.safetensors` file or of an exported `.onnx` network, an
+            address `hf://owner/repo/file.safetensors@revision`, or None for the environment variable
+            `DEHAZE_MODEL` and after it the manifest's default.
         progress: Called during a download with the bytes that have arrived and their total (None if unknown).
 
     Raises:
@@ -33,12 +34,28 @@ def resolve(name: str | None = None, *, progress: Progress | None = None) -> Pat
 def load(
     name: str | None = None, device: str = "cpu", *, progress: Progress | None = None
 ) -> tuple[nn.Module, Header]:
-    """Load a model by name, path or address (see `resolve`); returned in evaluation mode with its header.
+    """Load a network by name, path or address (see `resolve`); returned in evaluation mode with its header.
+
+    Raises:
+        ModelError: See `resolve`; also when weights and architecture do not agree, or for an exported
+            network.
+    """
+    return load_checkpoint(resolve(name, progress=progress), device)
+
+
+def load_to_run(
+    name: str | None = None, *, progress: Progress | None = None
+) -> tuple[nn.Module | Exported, Header]:
+    """Load what `dehaze.dehazer.Dehazer` needs: a network, or what an exported one says of itself.
 
     Raises:
         ModelError: See `resolve`; also when weights and architecture do not agree.
     """
-    return load_checkpoint(resolve(name, progress=progress), device)
+    path = resolve(name, progress=progress)
+    if not is_exported(path):
+        return load_checkpoint(path)
+    exported = read_exported(path)
+    return exported, exported.header
 
 
 def list_models() -> list[ModelEntry]:
@@ -46,4 +63,4 @@ def list_models() -> list[ModelEntry]:
     return list(read_manifest().values())
 
 
-__all__ = ["Header", "ModelEntry", "list_models", "load", "resolve"]
+__all__ = ["Exported", "Header", "ModelEntry", "list_models", "load", "load_to_run", "resolve"]

@@ -28,7 +28,9 @@ MAX_HEADER_BYTES = 4 * 1024 * 1024
 SMALLEST_WEIGHT = 1e-20
 """Weights smaller than this are stored as zero: products of denormals run many times slower on CPUs."""
 
-_KEY = "dehaze"
+HEADER_KEY = "dehaze"
+"""Where a file's metadata holds the header."""
+
 _FETCH_AGAIN = "fetch the file again, or see the models you can use with: dehaze models list"
 _PICKLE_PROTOCOLS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 
@@ -67,7 +69,7 @@ class Header:
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
     """Write tensors and header to one file, atomically; weights that are (nearly) denormal become zero."""
     clean = {k: _without_denormals(v.detach().cpu().contiguous()) for k, v in tensors.items()}
-    write_safetensors(path, clean, {_KEY: json.dumps(asdict(header), sort_keys=True)})
+    write_safetensors(path, clean, {HEADER_KEY: header_json(header)})
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -124,13 +126,32 @@ def read_header(path: Path) -> Header:
         ModelError: No such file, not a safetensors file, not one of ours, or from a newer version.
     """
     metadata = _safetensors_metadata(path)
-    if _KEY not in metadata:
+    if HEADER_KEY not in metadata:
         raise ModelError(
-            f"{path} is a safetensors file but not a dehaze checkpoint: its header has no '{_KEY}' entry",
+            f"{path} is a safetensors file but not a dehaze checkpoint: its header has no '{HEADER_KEY}' "
+            "entry",
             "use one made by 'dehaze train' or 'dehaze distill', or a name from 'dehaze models list'",
         )
+    return parse_header(path, metadata[HEADER_KEY])
+
+
+def header_json(header: Header) -> str:
+    """A header as files store it."""
+    return json.dumps(asdict(header), sort_keys=True)
+
+
+def parse_header(path: Path, text: str) -> Header:
+    """Read a header as files store it.
+
+    Args:
+        path: The file it came from, for messages.
+        text: See `header_json`.
+
+    Raises:
+        ModelError: Damaged, or from a newer version.
+    """
     try:
-        values = json.loads(metadata[_KEY])
+        values = json.loads(text)
         version = int(values["format_version"])
         if version > FORMAT_VERSION:
             raise ModelError(

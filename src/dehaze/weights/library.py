@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from dehaze.errors import ModelError
 from dehaze.weights import trust
 from dehaze.weights.checkpoint import read_header, sha256_of
+from dehaze.weights.exported import is_exported, read_exported
 from dehaze.weights.manifest import ModelEntry, bundled_path, default_entry, read_manifest, unknown_name
 
 if TYPE_CHECKING:
@@ -102,8 +103,16 @@ def fetch(
 
 
 def _here(name: str, path: Path) -> Found:
-    read_header(path)
+    _check(path)
     return Found(name, path, sha256_of(path), path.stat().st_size)
+
+
+def _check(path: Path) -> None:
+    """Make sure that a file is a model of ours that this version can read."""
+    if is_exported(path):
+        read_exported(path)
+    else:
+        read_header(path)
 
 
 def _from_hub(model: ModelEntry | Address, progress: Progress | None, force: bool, accept: bool) -> Found:
@@ -115,7 +124,7 @@ def _from_hub(model: ModelEntry | Address, progress: Progress | None, force: boo
     else:
         name, address = str(model), model
         fetched = hub.fetch_foreign(model, progress=progress, force=force, accept=accept)
-    read_header(fetched.path)
+    _check(fetched.path)
     size = fetched.path.stat().st_size
     return Found(name, fetched.path, fetched.sha256, size, str(hub.pinned(address, fetched)))
 
@@ -131,7 +140,7 @@ def locate(name: str | None = None) -> Path:
     if path is None:
         called = model.name if isinstance(model, ModelEntry) else str(model)
         raise ModelError(f"{called} is not downloaded yet", f"fetch it with: dehaze models pull {called}")
-    read_header(path)
+    _check(path)
     return path
 
 
@@ -177,7 +186,7 @@ def verify(name: str) -> Verdict:
 def _compare(name: str, path: Path | None, expected: str) -> Verdict:
     if path is None:
         return Verdict(name, "not downloaded", f"fetch it with: dehaze models pull {name}")
-    read_header(path)
+    _check(path)
     found = sha256_of(path)
     if not expected:
         return Verdict(name, "unknown", f"sha256 {found}")
