@@ -114,7 +114,8 @@ def noise_variance(pixels: Pixels) -> float:
     diagonal = quads[..., 0, :, 0] + quads[..., 1, :, 1] - quads[..., 0, :, 1] - quads[..., 1, :, 0]
     # Four normal values make twice the deviation, and the mean |x| of a normal one is sqrt(2 / pi) of that.
     deviation = np.abs(diagonal).mean((-1, -2)) * np.sqrt(np.pi / 2) / 2 / white(pixels.dtype)
-    return float(np.quantile(deviation, 0.1)) ** 2
+    ordered = np.sort(deviation, axis=None)  # np.quantile would import numpy.ma: 9 ms of a short run
+    return float(np.interp(0.1 * (ordered.size - 1), np.arange(ordered.size), ordered)) ** 2
 
 
 def fit(

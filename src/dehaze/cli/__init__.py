@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 
@@ -14,4 +15,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dehaze.cli.app import build_app
     from dehaze.cli.errors import run
 
-    return run(build_app(), arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    return run(build_app(next(iter(words), None)), arguments)

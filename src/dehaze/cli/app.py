@@ -62,8 +62,13 @@ class Group(TyperGroup):
         return plain_types(super().get_params(ctx), ctx)
 
 
-def build_app() -> typer.Typer:
-    """Put the commands of `COMMANDS` together."""
+def build_app(called: str | None = None) -> typer.Typer:
+    """Put the commands of `COMMANDS` together.
+
+    Args:
+        called: The first word of the command line. If it names a command the others are left out, as making
+            them takes longer than making the picture.
+    """
     app = typer.Typer(
         name="dehaze",
         cls=Group,
@@ -73,7 +78,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=f"{STATUS}\n\n{ENVIRONMENT}")(_dehaze)
-    for entry in COMMANDS:
+    for entry in [entry for entry in COMMANDS if entry.name == called] or COMMANDS:
         target = getattr(importlib.import_module(entry.module), entry.attribute)
         if isinstance(target, typer.Typer):
             for command in target.registered_commands:
