@@ -6,6 +6,7 @@ DistributedDataParallel can take the task as it is; what it only consults (the f
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -47,7 +48,7 @@ def downscale(pictures: Tensor, factor: int) -> Tensor:
     return F.interpolate(pictures, size=size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-class Task(nn.Module):
+class Task(nn.Module, ABC):
     """What is to be learned.
 
     Attributes:
@@ -60,13 +61,13 @@ class Task(nn.Module):
         self.model = model
         self.extras = extras
 
+    @abstractmethod
     def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return what the network is given and what it should answer, (N, 3, H, W) each in [0, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def losses(self, batch: Batch) -> Losses:
         """Return the scalar to minimise under ``total``, with gradient, and its named parts."""
-        raise NotImplementedError
 
     def forward(self, batch: Batch) -> Losses:
         """See `losses`; a call, so that DistributedDataParallel sees the whole step."""
