@@ -57,6 +57,28 @@ def test_haze_is_the_closed_form(frames: list[Frame]) -> None:
     assert np.abs(hazy / 255 - expected).max() < 0.004  # half a level of 8 bits, and of the depth
 
 
+def framed(frame: Frame, sides: int) -> Frame:
+    """Paint NYU's white frame on some sides of the picture, in the order top, bottom, left, right."""
+    picture = cv2.imread(str(frame.clear))
+    for side in (np.s_[:6], np.s_[-6:], np.s_[:, :6], np.s_[:, -6:])[:sides]:
+        picture[side] = 254
+    cv2.imwrite(str(frame.clear), picture)
+    return frame
+
+
+def test_a_white_frame_is_cut_as_reside_cuts_it(frames: list[Frame]) -> None:
+    """10 pixels from each side, after the depth has been normalised by the whole frame's maximum."""
+    inside = np.s_[10:-10, 10:-10]
+    whole_hazy, whole_clear = hazy_and_clear(frames[0])
+    hazy, clear = hazy_and_clear(framed(frames[0], 4))
+    np.testing.assert_array_equal(clear, whole_clear[inside])
+    np.testing.assert_array_equal(hazy, whole_hazy[inside])
+
+
+def test_a_white_sky_is_no_frame(frames: list[Frame]) -> None:
+    assert hazy_and_clear(framed(frames[0], 3))[1].shape == (48, 64, 3)
+
+
 def test_its_batches_obey_eq_1_with_gray_airlight(frames: list[Frame]) -> None:
     """With the truth known, every pixel's (I - J) / (A - J) is one transmission for all channels."""
     source = DepthSource(frames, [(24, 32)], view="whole")

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dehaze import haze
 from dehaze.data.outdoor import pseudo_depth
+from dehaze.data.reside import BORDER
 from dehaze.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -32,6 +33,9 @@ ZOOMS = (1.0, 1.15, 1.35)
 EPOCH_PER_FRAME = 10
 """RESIDE ITS has ten hazy pictures a clear one."""
 _EXAMPLES = 3
+_FRAME = 4
+"""Pixels of a picture's edge that must be white to be a frame; NYU's is 6 to 8 wide."""
+_WHITE = 240
 
 
 @dataclass(frozen=True)
@@ -281,7 +285,21 @@ def _read_frame(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uin
     if not np.isfinite(depth).all() or depth.min() < 0 or depth.max() <= 0:
         raise DataError(f"{frame.depth} is no depth map: expected finite values from 0 up, not all of them 0")
     scaled = depth.astype(np.float32) * (255 / max(float(depth.max()), 1e-6))
-    return picture, scaled.round().astype(np.uint8)
+    return _without_white_frame(picture, scaled.round().astype(np.uint8))
+
+
+def _without_white_frame(
+    picture: npt.NDArray[np.uint8], depth: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Cut the white frame off a picture of NYU Depth v2 as RESIDE does, 10 pixels from each side.
+
+    White at a known depth is a gauge of the haze that no photo has: a network would learn to read it.
+    """
+    sides = (picture[:_FRAME], picture[-_FRAME:], picture[:, :_FRAME], picture[:, -_FRAME:])
+    if min(picture.shape[:2]) <= 2 * BORDER or min(float(side.mean()) for side in sides) < _WHITE:
+        return picture, depth
+    inside = slice(BORDER, -BORDER)
+    return picture[inside, inside], depth[inside, inside]
 
 
 def _cover(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
