@@ -82,7 +82,8 @@ def hazy_and_clear(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.
     """
     picture, depth = _read_frame(frame)
     clear = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
-    t = haze.transmission(torch.from_numpy(depth)[None, None].float(), torch.ones(1))
+    one = torch.ones(1)
+    t = haze.transmission(torch.from_numpy(depth)[None, None].float() / 255, beta=one, dmax=one)
     hazy = haze.add_haze(clear, t, torch.full((1, 1), haze.SOTS_AIRLIGHT))
     return (hazy[0].permute(1, 2, 0) * 255).round().byte().numpy(), picture
 
