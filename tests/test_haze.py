@@ -79,10 +79,10 @@ def test_sots_levels_are_the_recovered_rule() -> None:
 
 
 def test_real_haze_is_tinted_patchy_and_repeatable() -> None:
-    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+    def draw() -> tuple[torch.Tensor, ...]:
         return haze.sample_real(64, (20, 30), torch.Generator().manual_seed(3), "cpu")
 
-    airlight, beta = draw()
+    airlight, beta, nearest = draw()
     again = draw()
     assert torch.equal(airlight, again[0])
     assert torch.equal(beta, again[1])
@@ -93,6 +93,9 @@ def test_real_haze_is_tinted_patchy_and_repeatable() -> None:
     assert float(beta.min()) > 0
     assert float((airlight[:, 2] - airlight[:, 0]).mean()) > 0  # bluish on average
     assert float(beta.log().std((2, 3)).max()) > 0.2  # some are patchy
+    assert nearest.shape == (64, 1, 1, 1)
+    assert float(nearest.min()) < 0.01
+    assert 0.5 < float(nearest.max()) <= 0.6
 
 
 def test_noise_is_normalised_and_smooth(generator: torch.Generator) -> None:

@@ -79,6 +79,8 @@ class RealHaze:
         blue: Mean of that temperature: haze in shade and distance is slightly blue.
         beta: Scattering coefficient, drawn uniformly on a log scale, for depth in [0, 1].
         patchiness: Largest standard deviation of log beta over a picture; each picture draws its own.
+        nearest: Largest depth of the nearest point: fog from a machine or a bank of it stands before everything.
+            Most pictures draw far less.
     """
 
     brightness: tuple[float, float] = (0.5, 1.0)
@@ -86,6 +88,7 @@ class RealHaze:
     blue: float = 0.02
     beta: tuple[float, float] = (0.25, 3.5)
     patchiness: float = 0.35
+    nearest: float = 0.6
 
 
 def sample_real(
@@ -94,8 +97,8 @@ def sample_real(
     generator: torch.Generator,
     device: torch.device | str,
     haze: RealHaze | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Draw outdoor haze: tinted airlight and a scattering coefficient that drifts over the picture.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw real haze: tinted airlight, a scattering coefficient that drifts over the picture, a veil before it.
 
     Args:
         n: Pictures.
@@ -105,7 +108,8 @@ def sample_real(
         haze: Ranges to draw from; None takes the defaults.
 
     Returns:
-        Airlight (N, 3) in [0, 1] and beta (N, 1, H, W) > 0, for depth normalised to [0, 1].
+        Airlight (N, 3) in [0, 1], beta (N, 1, H, W) > 0 for depth normalised to [0, 1], and the depth
+        (N, 1, 1, 1) of the nearest point, behind which the scene's depth is to be squeezed.
     """
     haze = haze or RealHaze()
     generator = _beside(generator, torch.device(device))
@@ -122,7 +126,8 @@ def sample_real(
     thickness = _uniform((n, 1, 1, 1), low, high, generator)
     spread = _uniform((n, 1, 1, 1), 0, haze.patchiness, generator)
     beta = torch.exp(thickness + spread * smooth_noise(n, size, generator))
-    return airlight, beta
+    nearest = haze.nearest * _uniform((n, 1, 1, 1), 0, 1, generator) ** 2
+    return airlight, beta, nearest
 
 
 def smooth_noise(n: int, size: tuple[int, int], generator: torch.Generator, *, cells: int = 3) -> Tensor:

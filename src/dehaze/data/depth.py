@@ -206,8 +206,9 @@ class DepthSource:
         its_air, its_beta = haze.sample_its(count, generator, self.device)
         air, beta = its_air.expand(-1, 3), its_beta.view(-1, 1, 1, 1).expand(-1, 1, *size)
         if self.rule != "its":
-            real_air, real_beta = haze.sample_real(count, size, generator, self.device)
+            real_air, real_beta, nearest = haze.sample_real(count, size, generator, self.device)
             chosen = self._by_camera(count)
+            depth = torch.where(chosen, nearest + (1 - nearest) * depth, depth)
             air = torch.where(chosen[:, :, 0, 0], real_air, air)
             beta = torch.where(chosen, real_beta, beta)
         if self.clear_share:
