@@ -79,8 +79,8 @@ class RealHaze:
         blue: Mean of that temperature: haze in shade and distance is slightly blue.
         beta: Scattering coefficient, drawn uniformly on a log scale, for depth in [0, 1].
         patchiness: Largest standard deviation of log beta over a picture; each picture draws its own.
-        nearest: Largest depth of the nearest point: fog from a machine or a bank of it stands before everything.
-            Most pictures draw far less.
+        nearest: Largest depth of the nearest point: fog from a machine, or a bank of it, stands before
+            everything. Most pictures draw far less.
     """
 
     brightness: tuple[float, float] = (0.5, 1.0)
@@ -98,7 +98,7 @@ def sample_real(
     device: torch.device | str,
     haze: RealHaze | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw real haze: tinted airlight, a scattering coefficient that drifts over the picture, a veil before it.
+    """Draw real haze: tinted airlight, scattering that drifts over the picture, a veil before the scene.
 
     Args:
         n: Pictures.
