@@ -41,6 +41,12 @@ def test_missing_depth_is_counted_with_examples(frames: list[Frame]) -> None:
         find_frames(folder / "clear", folder / "depth")
 
 
+def test_two_files_of_one_name_are_refused(frames: list[Frame]) -> None:
+    (frames[0].clear.parent / "1.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"clear holds both 1\.jpg and 1\.png"):
+        without_depth(frames[0].clear.parent)
+
+
 def test_folders_must_exist_and_hold_pictures(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder at"):
         without_depth(tmp_path / "none")

@@ -147,6 +147,9 @@ class Interrupter:
     def samples(self, step: int, rows: dict[str, Tensor]) -> None:
         pass
 
+    def rewind(self, step: int) -> None:
+        pass
+
 
 RUN_STEPS = 6
 

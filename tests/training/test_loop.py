@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -94,8 +95,15 @@ def judge(model: nn.Module, header: Header, *, limit: int | None = None) -> dict
     return {"psnr": -float(sum(p.detach().square().sum() for p in model.parameters()))}
 
 
-@pytest.mark.parametrize("at", [1, 4, 5])
-def test_resumed_equals_uninterrupted(tmp_path: Path, at: int) -> None:
+@pytest.mark.parametrize(
+    ("at", "number", "reason"),
+    [
+        (1, signal.SIGINT, "interrupted"),
+        (4, signal.SIGTERM, "terminated"),
+        (5, signal.SIGINT, "interrupted"),
+    ],
+)
+def test_resumed_equals_uninterrupted(tmp_path: Path, at: int, number: signal.Signals, reason: str) -> None:
     whole = trainer(tmp_path / "whole", validator=judge).run()
 
     first = trainer(tmp_path / "parts", validator=judge)
@@ -103,12 +111,13 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, at: int) -> None:
 
     def interrupted(module: nn.Module) -> dict[str, float]:
         figures = step(module)
-        first._interrupted = first.progress.step == at
+        if first.progress.step == at:
+            signal.raise_signal(number)
         return figures
 
     first._step = interrupted  # type: ignore[method-assign]
     outcome = first.run()
-    assert (outcome.reason, outcome.progress.step, outcome.finished) == ("interrupted", at, False)
+    assert (outcome.reason, outcome.progress.step, outcome.finished) == (reason, at, False)
 
     second = trainer(tmp_path / "parts", validator=judge)
     assert second.resume()
@@ -227,6 +236,35 @@ def test_slow_steps_are_told_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run.run()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["event"] == "step"] == list(range(2, 9))
+
+
+def test_a_killed_run_logs_each_step_once(tmp_path: Path) -> None:
+    """Steps after the last save are done again, and a line may have been cut off."""
+
+    def logged(run: Trainer) -> Trainer:
+        run.reporter = RunReporter(tmp_path, lambda event, figures: None, tensorboard=False)
+        return run
+
+    first = logged(trainer(tmp_path, save_minutes=1e9))
+    step = first._step
+
+    def killed(module: nn.Module) -> dict[str, float]:
+        if first.progress.step == 5:
+            raise SystemExit
+        return step(module)
+
+    first._step = killed  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        first.run()
+    log = tmp_path / "log.jsonl"
+    log.write_text(log.read_text() + '{"event": "st')
+
+    second = logged(trainer(tmp_path))
+    assert second.resume()
+    assert second.progress.step == 0
+    second.run()
+    steps = [e["step"] for e in map(json.loads, log.read_text().splitlines()) if e["event"] == "step"]
+    assert steps == list(range(1, 9))
 
 
 def test_time_left_counts_pixels(tmp_path: Path) -> None:

@@ -197,11 +197,17 @@ def teach(lesson: Lesson, out: Output, *, dry_run: bool) -> None:
     out.line(f"checkpoint: {outcome.checkpoint}")
     if not outcome.finished:
         out.line("the same command goes on from here")
-    if outcome.reason == "interrupted":
-        raise typer.Exit(ExitStatus.INTERRUPTED)
+    if outcome.reason in _SIGNALLED:
+        raise typer.Exit(_SIGNALLED[outcome.reason])
 
 
-_REASONS = {"finished": "finished", "time": "time is up", "interrupted": "interrupted"}
+_REASONS = {
+    "finished": "finished",
+    "time": "time is up",
+    "interrupted": "interrupted",
+    "terminated": "terminated",
+}
+_SIGNALLED = {"interrupted": ExitStatus.INTERRUPTED, "terminated": ExitStatus.TERMINATED}
 
 
 def _request(lesson: Lesson) -> Request:

@@ -91,7 +91,17 @@ def hazy_and_clear(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.
 def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"no folder at {folder}")
-    found = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "."}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name[0] == ".":
+            continue
+        other = found.setdefault(path.stem, path)
+        if other != path:
+            raise DataError(
+                f"{folder} holds both {other.name} and {path.name}: pictures and depth maps are paired by "
+                "name without ending, so each name may occur once",
+                "rename or remove one of them",
+            )
     if not found:
         raise DataError(f"no pictures in {folder}: expected files ending in {', '.join(sorted(SUFFIXES))}")
     return found

@@ -77,6 +77,10 @@ class Reporter(Protocol):
         """Called after each validation with named pictures, (N, 3, H, W) in [0, 1]."""
         ...
 
+    def rewind(self, step: int) -> None:
+        """Called when a run goes on from this step: what was told of later ones will be told again."""
+        ...
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -114,7 +118,7 @@ class Outcome:
     Attributes:
         progress: Where the run stands.
         finished: Whether the last step of the recipe was done.
-        reason: ``finished``, ``time`` or ``interrupted``.
+        reason: ``finished``, ``time``, ``interrupted`` (Ctrl-C) or ``terminated`` (SIGTERM).
         checkpoint: The best checkpoint so far.
     """
 
@@ -173,7 +177,7 @@ class Trainer:
         self.progress = Progress()
         self._ends = recipe.stage_ends(len(source))
         self._choices = torch.Generator().manual_seed(recipe.seed)
-        self._interrupted = False
+        self._signal: signal.Signals | None = None
         self._tell = False
         own = task.model.state_dict()
         floating = [k for k, v in own.items() if v.is_floating_point()]
@@ -295,12 +299,13 @@ class Trainer:
             {
                 "save": float(main and since_save > 60 * self.options.save_minutes),
                 "time": float(main and budget is not None and since_start > 60 * budget),
-                "interrupted": float(self._interrupted),
+                "interrupted": float(self._signal == signal.SIGINT),
+                "terminated": float(self._signal == signal.SIGTERM),
                 "report": float(main and since_report > REPORT_SECONDS),
             }
         )
         self._tell = votes["report"] > 0
-        stop = "interrupted" if votes["interrupted"] else "time" if votes["time"] else ""
+        stop = next((reason for reason in ("interrupted", "terminated", "time") if votes[reason]), "")
         return votes["save"] > 0, stop
 
     def _stage(self) -> Stage:
@@ -384,12 +389,18 @@ class Trainer:
 
     def judge(self, limit: int | None) -> dict[str, float]:
         """Validate the average of the weights on so many pictures of each set; None takes all."""
-        model, own = self.task.model, self.task.model.state_dict()
-        current = {k: v.clone() for k, v in own.items()}
+        with self._averaged() as model:
+            return self.validator(model, self._header({}), limit=limit)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[nn.Module]:
+        """The network with the average of its weights, ready to answer."""
+        model = self.task.model
+        current = {k: v.clone() for k, v in model.state_dict().items()}
         model.load_state_dict(self.average)
         model.eval()
         try:
-            return self.validator(model, self._header({}), limit=limit)
+            yield model
         finally:
             model.load_state_dict(current)
 
@@ -399,8 +410,8 @@ class Trainer:
         stage = self._stage()
         batch = self.source.batch(SAMPLES, stage.sizes[0], torch.Generator().manual_seed(0))
         given, truth = self.task.pair(batch)
-        self.task.model.eval()
-        return {"given": given, "answer": self.task.model(given), "truth": truth}
+        with self._averaged() as model:
+            return {"given": given, "answer": model(given), "truth": truth}
 
     def _header(self, figures: dict[str, float]) -> Header:
         model = self.task.model
@@ -458,6 +469,8 @@ class Trainer:
         self.generator.set_state(state.part("random")[str(self.process.rank)])
         self._choices.set_state(state.tensors["choices"])
         self.progress = state.progress
+        if self.reporter:
+            self.reporter.rewind(self.progress.step)
 
     def _report(self, losses: dict[str, float], meter: _Meter) -> None:
         if self.reporter and self.process.is_main:
@@ -559,9 +572,9 @@ def _interrupts(trainer: Trainer) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a stop after the current step; a second one stops at once."""
 
     def ask(number: int, frame: object) -> None:
-        if trainer._interrupted:
+        if trainer._signal:
             raise KeyboardInterrupt
-        trainer._interrupted = True
+        trainer._signal = signal.Signals(number)
 
     kept: dict[signal.Signals, Any] = {}
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from dehaze.weights.checkpoint import write_atomically
 
 LOG = "log.jsonl"
 
@@ -44,6 +47,15 @@ class RunReporter:
             for name, pictures in rows.items():
                 self._board.add_images(f"samples/{name}", pictures.detach().float().clamp(0, 1).cpu(), step)
 
+    def rewind(self, step: int) -> None:
+        """Forget what was written of later steps: a run that was killed does them again when it goes on."""
+        if not self._path.is_file():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        if len(kept) < len(lines):
+            write_atomically(self._path, "".join(f"{line}\n" for line in kept).encode())
+
     def close(self) -> None:
         """Finish the event file."""
         if self._board is not None:
@@ -58,6 +70,14 @@ class RunReporter:
                 if key != "step":
                     self._board.add_scalar(f"{event}/{key}", value, int(figures["step"]))
         self._listener(event, {**figures, **more})
+
+
+def _step_of(line: str) -> float:
+    """A line's step; infinite if the line was cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _board(folder: Path) -> Any:
