@@ -5,8 +5,9 @@
 
 Networks have random weights: time does not depend on them, as denormals are flushed. student-lite looks at a
 working copy and transfers its answer to every pixel; the paper's student and AOD-Net run at full resolution,
-which the student, at seconds and gigabytes, does up to 1080p only. Rows with ONNX Runtime are there if it is
-installed: `ort` is the network alone with our transfer around it, `ort graph` all of it as one ONNX file.
+which the student, at seconds and gigabytes, does up to 1080p only. Rows with ONNX Runtime and OpenVINO are
+there if those are installed: `ort` and `openvino` are the network alone with our transfer around it,
+`ort graph` all of it as one ONNX file.
 Times are medians. Memory is the peak resident set of a process of its own, beyond what it held with picture
 and network loaded.
 """
@@ -44,6 +45,7 @@ from dehaze.weights import Header
 SIZES = {"620x460": (460, 620), "1080p": (1080, 1920), "4K": (2160, 3840), "12MP": (3000, 4000)}
 LITE, STUDENT, AOD, PRIOR, JPEG = "student-lite", "student", "aod-net", "dark channel prior", "JPEG in + out"
 TRANSFER, ORT, ORT_GRAPH = "  its transfer alone", "student-lite, ort", "student-lite, ort graph"
+OPENVINO = "student-lite, openvino"
 STUDENT_LIMIT = 1080 * 1920
 STARTS = {
     "nothing": "pass",
@@ -120,9 +122,23 @@ def session(part: str, working_size: int) -> Callable[[Pixels], Pixels]:
     return lambda x: ready.run(None, {"hazy": x})[0]
 
 
-def ort(working_size: int) -> Method:
-    """ONNX Runtime for the network, ours for the rest."""
-    run, shape = session("network", working_size), lite(working_size).working_shape
+def openvino_model(working_size: int) -> Callable[[Pixels], Pixels]:
+    """student-lite's network exported and loaded by OpenVINO: (1, 3, h, w) -> (1, 3, h, w)."""
+    import openvino
+
+    from dehaze.export import export_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lite.onnx"
+        export_onnx(*network("lite", working_size), path, part="network")
+        settings = {"INFERENCE_NUM_THREADS": str(available_cpus())}
+        ready = openvino.Core().compile_model(str(path), "CPU", settings)
+    return lambda x: ready(x)[0]
+
+
+def around(run: Callable[[Pixels], Pixels], working_size: int) -> Method:
+    """Another runtime for the network, ours for the rest."""
+    shape = lite(working_size).working_shape
 
     def method(pixels: Pixels) -> Pixels:
         guide = shrink(pixels, *shape(*pixels.shape[:2]))
@@ -149,7 +165,8 @@ def method_of(name: str, pixels: Pixels, working_size: int) -> Method:
         JPEG: lambda: jpeg(pixels),
         LITE: lambda: lite(working_size),
         TRANSFER: lambda: transfer(lite(working_size)),
-        ORT: lambda: ort(working_size),
+        ORT: lambda: around(session("network", working_size), working_size),
+        OPENVINO: lambda: around(openvino_model(working_size), working_size),
         ORT_GRAPH: lambda: ort_graph(working_size),
         AOD: lambda: whole("aod-net"),
         STUDENT: lambda: whole("student"),
@@ -161,8 +178,9 @@ def method_of(name: str, pixels: Pixels, working_size: int) -> Method:
 def rows(size: str) -> list[str]:
     """Which methods run at a size."""
     names = [JPEG, LITE, TRANSFER]
-    if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
-        names += [ORT, ORT_GRAPH]
+    if importlib.util.find_spec("onnx"):
+        names += [ORT, ORT_GRAPH] if importlib.util.find_spec("onnxruntime") else []
+        names += [OPENVINO] if importlib.util.find_spec("openvino") else []
     names += [AOD, PRIOR]
     height, width = SIZES[size]
     return [*names, STUDENT] if height * width <= STUDENT_LIMIT else names
