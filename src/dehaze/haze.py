@@ -83,8 +83,8 @@ class RealHaze:
             everything. Most pictures draw far less.
     """
 
-    brightness: tuple[float, float] = (0.5, 1.0)
-    tint: float = 0.05
+    brightness: tuple[float, float] = (0.45, 1.0)
+    tint: float = 0.08
     blue: float = 0.02
     beta: tuple[float, float] = (0.25, 3.5)
     patchiness: float = 0.35
@@ -113,9 +113,7 @@ def sample_real(
     """
     haze = haze or RealHaze()
     generator = _beside(generator, torch.device(device))
-    # The larger of two uniform draws: bright haze is commoner than dusk.
-    share = _uniform((2, n), 0, 1, generator).amax(0)
-    brightness = haze.brightness[0] + (haze.brightness[1] - haze.brightness[0]) * share
+    brightness = _uniform((n,), *haze.brightness, generator)
     warmth = haze.tint * _normal((n,), generator) + haze.blue
     green = 0.3 * haze.tint * _normal((n,), generator)
     colour = torch.stack((1 - warmth, 1 + green, 1 + warmth), 1)
