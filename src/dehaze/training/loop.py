@@ -553,9 +553,10 @@ def precision(recipe: Recipe, device: str) -> AbstractContextManager[Any]:
 
 def _make_optimiser(settings: Optimiser, task: Task) -> torch.optim.Optimizer:
     parameters = [p for p in task.parameters() if p.requires_grad]
+    # fused: small networks have so many small tensors that a tenth of a step went into updating them
     if settings.name == "adam":
-        return torch.optim.Adam(parameters, lr=settings.lr)
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        return torch.optim.Adam(parameters, lr=settings.lr, fused=True)
+    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def _channels_last(batch: dict[str, Tensor]) -> dict[str, Tensor]:
