@@ -171,3 +171,22 @@ def test_configs_are_frozen() -> None:
     for config in (StudentConfig(), LiteConfig(), TeacherConfig()):
         with pytest.raises(AttributeError):
             config.width = 3  # type: ignore[misc, union-attr]
+
+
+@pytest.mark.parametrize("variant", ["fsrcnn", "mc-fsrcnn", "relu-mc-fsrcnn", "dsc-mc-fsrcnn"])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_new_teacher_interpolates(variant: str, scale: int) -> None:
+    """Flat stays flat, and at 2x (cubic) a ramp stays that ramp, away from the borders."""
+    model = build("teacher", replace(TEACHER_VARIANTS[variant], scale=scale))
+    colour = torch.tensor([0.2, 0.5, 0.9]).view(1, 3, 1, 1)
+    border = slice(4 * scale, -4 * scale)
+    inside = (..., border, border)
+    flat = model(colour.expand(1, 3, 16, 20))[inside]
+    torch.testing.assert_close(flat, colour.expand_as(flat))
+    if scale == 2:
+        ramp = torch.linspace(0, 1, 20)
+        fine = (ramp[None, :] * colour).expand(1, 3, 16, 20)
+        answer = model(fine)[inside]
+        at = (torch.arange(40) + 0.5) / 2 - 0.5  # where output pixels lie among the input's
+        expected = (at / 19 * colour).expand(1, 3, 32, 40)[inside]
+        torch.testing.assert_close(answer, expected)

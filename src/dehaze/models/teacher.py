@@ -58,6 +58,23 @@ def _layer(config: TeacherConfig, inputs: int, outputs: int, kernel: int) -> nn.
     return nn.Sequential(*layers, _activation(config, outputs))
 
 
+def _interpolation_taps(size: int, scale: int) -> Tensor:
+    """Weights of a deconvolution that interpolates, one side of a separable kernel.
+
+    Cubic (Keys, 1981, a = -1/2) where the kernel is wide enough for its four neighbours, else linear. Output
+    pixel o lies at (o + 1/2) / scale - 1/2 among the input's; of a kernel of 9, tap k reaches it from input
+    (o + 4 - k) / scale.
+    """
+    distance = ((torch.arange(size) - (size - 1) / 2 + 0.5) / scale - 0.5).abs()
+    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    cubic = torch.where(distance < 1, near, far) * (distance < 2)
+    taps = cubic if size >= 4 * scale else (1 - distance).clamp_min(0)
+    for phase in range(scale):  # whatever fell outside the kernel is shared out, so that flat stays flat
+        taps[phase::scale] /= taps[phase::scale].sum()
+    return taps
+
+
 class FSRCNN(nn.Module):
     """One FSRCNN branch: extraction, shrinking, mapping, expanding, deconvolution.
 
@@ -76,6 +93,31 @@ class FSRCNN(nn.Module):
         self.deconv = nn.ConvTranspose2d(
             d, channels, 9, stride=config.scale, padding=4, output_padding=config.scale - 1
         )
+        if not config.batch_norm:  # which would undo it
+            self._start_as_interpolation()
+
+    @torch.no_grad()
+    def _start_as_interpolation(self) -> None:
+        """Let the first channels carry the picture through to a deconvolution that interpolates.
+
+        A random start needs thousands of steps to get as far as plain interpolation. Ours; the paper does not
+        say how it started.
+        """
+        channels = self.deconv.out_channels
+        convolutions = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
+        for conv in convolutions:
+            middle = conv.kernel_size[0] // 2
+            for c in range(channels):
+                conv.weight[c] = 0
+                conv.weight[c, c if conv.groups == 1 else 0, middle, middle] = 1
+                if conv.bias is not None:
+                    conv.bias[c] = 0
+        taps = _interpolation_taps(self.deconv.kernel_size[0], self.deconv.stride[0])
+        self.deconv.weight.zero_()
+        for c in range(channels):
+            self.deconv.weight[c, c] = torch.outer(taps, taps)
+        if self.deconv.bias is not None:
+            self.deconv.bias.zero_()
 
     def features(self, x: Tensor) -> list[Tensor]:
         """(N, c, H, W) -> the maps after extraction, mapping and expanding, all of that height and width."""
