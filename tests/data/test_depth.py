@@ -159,6 +159,25 @@ def test_some_pictures_can_be_left_clear(frames: list[Frame]) -> None:
     assert 16 < int(untouched.sum()) < 48
 
 
+def test_some_of_real_haze_stays_in_the_truth(frames: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a perfect camera: what is left is a fifth of what was added; RESIDE's half of a batch is whole."""
+    monkeypatch.setattr("dehaze.haze.photograph", lambda clear, hazy, generator: (clear, hazy))
+    whole = DepthSource(frames, [(24, 32)]).batch(4, (24, 32), torch.Generator().manual_seed(5))["clear"]
+    mixed = DepthSource(frames, [(24, 32)], rule="mixed")
+    batch = mixed.batch(4, (24, 32), torch.Generator().manual_seed(5))
+    left = batch["clear"][:2] - whole[:2]
+    torch.testing.assert_close(left, 0.2 * (batch["hazy"][:2] - whole[:2]))
+    assert float(left.abs().max()) > 0.01
+    assert torch.equal(batch["clear"][2:], whole[2:])
+
+
+def test_drawn_depth_gets_no_rule_for_indoor_depth(frames: list[Frame]) -> None:
+    without = without_depth(frames[0].clear.parent)
+    mixed, real = (DepthSource(without, [(24, 32)], rule=rule) for rule in ("mixed", "real"))
+    a, b = (s.batch(4, (24, 32), torch.Generator().manual_seed(1)) for s in (mixed, real))
+    assert torch.equal(a["hazy"], b["hazy"])
+
+
 def test_drawn_depth_needs_no_depth_folder(frames: list[Frame]) -> None:
     source = DepthSource(without_depth(frames[0].clear.parent), [(24, 32)], rule="real")
     assert source.identity["depth"] == "drawn"

@@ -124,7 +124,8 @@ class DepthSource:
         sizes: Every (height, width) that `batch` will be asked for; frames are kept reduced to fit them.
         device: Where frames stay and batches are made.
         rule: ``its``: gray airlight in [0.7, 1], beta in [0.6, 1.8] (RESIDE). ``real``: tinted and patchy
-            haze through a camera (`dehaze.haze.sample_real`). ``mixed``: half of each batch by either.
+            haze through a camera (`dehaze.haze.sample_real`), a little of which stays in the truth.
+            ``mixed``: half of each batch by either, but drawn depth is not what RESIDE's rule was made for.
         view: ``whole``: frames reduced until they just cover the size, so that a batch shows whole scenes.
             ``crop``: pieces of frames as they are.
         clear_share: Share of pictures left without haze, so that a network learns to leave them alone.
@@ -147,6 +148,7 @@ class DepthSource:
         self.rule: HazeRule = rule
         self.clear_share = clear_share
         self._frames = len(frames)
+        self._drawn = not all(f.depth for f in frames)
         self._zooms = ZOOMS if view == "whole" else (0.0,)
         wanted = sorted({_level_size(size, zoom) for size in sizes for zoom in self._zooms})
         self._levels = _build_levels(frames, wanted, self.device)
@@ -157,7 +159,7 @@ class DepthSource:
             "rule": rule,
             "view": view,
             "clear_share": str(clear_share),
-            "depth": "given" if all(f.depth for f in frames) else "drawn",
+            "depth": "drawn" if self._drawn else "given",
             "sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
         }
 
@@ -173,14 +175,15 @@ class DepthSource:
         clear, depth = self._cut(self._levels[_level_size(size, zoom)], count, size, generator)
         hazy = self._hazy(clear, depth, count, size, generator)
         if self.rule != "its":
-            camera_clear, camera_hazy = haze.photograph(clear, hazy, generator)
+            truth = clear + haze.REAL_HAZE.kept * (hazy - clear)
+            camera_clear, camera_hazy = haze.photograph(truth, hazy, generator)
             chosen = self._by_camera(count)
             clear = torch.where(chosen, camera_clear, clear)
             hazy = torch.where(chosen, camera_hazy, hazy)
         return {"hazy": hazy, "clear": clear}
 
     def _by_camera(self, count: int) -> Tensor:
-        first = count if self.rule == "real" else count // 2
+        first = count if self.rule == "real" or self._drawn else count // 2
         return (torch.arange(count, device=self.device) < first).view(-1, 1, 1, 1)
 
     def _cut(
