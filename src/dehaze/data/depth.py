@@ -174,17 +174,18 @@ class DepthSource:
         zoom = self._zooms[int(torch.randint(len(self._zooms), (), generator=generator))]
         clear, depth = self._cut(self._levels[_level_size(size, zoom)], count, size, generator)
         hazy = self._hazy(clear, depth, count, size, generator)
-        if self.rule != "its":
-            truth = clear + haze.REAL_HAZE.kept * (hazy - clear)
-            camera_clear, camera_hazy = haze.photograph(truth, hazy, generator)
-            chosen = self._by_camera(count)
-            clear = torch.where(chosen, camera_clear, clear)
-            hazy = torch.where(chosen, camera_hazy, hazy)
+        if n := self._real(count):
+            truth = clear[:n] + haze.REAL_HAZE.kept * (hazy[:n] - clear[:n])
+            camera_clear, camera_hazy = haze.photograph(truth, hazy[:n], generator)
+            clear = torch.cat((camera_clear, clear[n:]))
+            hazy = torch.cat((camera_hazy, hazy[n:]))
         return {"hazy": hazy, "clear": clear}
 
-    def _by_camera(self, count: int) -> Tensor:
-        first = count if self.rule == "real" or self._drawn else count // 2
-        return (torch.arange(count, device=self.device) < first).view(-1, 1, 1, 1)
+    def _real(self, count: int) -> int:
+        """How many of a batch, its first, have real haze and a camera; the others follow RESIDE's rule."""
+        if self.rule == "its":
+            return 0
+        return count if self.rule == "real" or self._drawn else count // 2
 
     def _cut(
         self, level: _Level, count: int, size: tuple[int, int], generator: torch.Generator
@@ -218,12 +219,11 @@ class DepthSource:
         one = torch.ones(count, device=self.device)
         its_air, its_beta = haze.sample_its(count, generator, self.device)
         air, beta = its_air.expand(-1, 3), its_beta.view(-1, 1, 1, 1).expand(-1, 1, *size)
-        if self.rule != "its":
-            real_air, real_beta, nearest = haze.sample_real(count, size, generator, self.device)
-            chosen = self._by_camera(count)
-            depth = torch.where(chosen, nearest + (1 - nearest) * depth, depth)
-            air = torch.where(chosen[:, :, 0, 0], real_air, air)
-            beta = torch.where(chosen, real_beta, beta)
+        if n := self._real(count):
+            real_air, real_beta, nearest = haze.sample_real(n, size, generator, self.device)
+            depth = torch.cat((nearest + (1 - nearest) * depth[:n], depth[n:]))
+            air = torch.cat((real_air, air[n:]))
+            beta = torch.cat((real_beta, beta[n:]))
         if self.clear_share:
             drawn = torch.rand((count, 1, 1, 1), generator=generator)
             beta = beta * (drawn.to(self.device, non_blocking=True) >= self.clear_share)
