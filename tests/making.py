@@ -1,4 +1,4 @@
-"""Small videos made for tests, and a stand-in for a network."""
+"""Small videos and pictures made for tests, networks of random weights, and a stand-in for one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
+from torch import nn
 
-from dehaze.upsample import LocalAffine
+from dehaze.models import build
+from dehaze.upsample import LocalAffine, white
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 10
 TICKS = Fraction(1, 90_000)
@@ -82,3 +85,21 @@ def tone(index: int, samples: int = 1764) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="stereo")
     frame.sample_rate, frame.pts, frame.time_base = 44_100, index * samples, Fraction(1, 44_100)
     return frame
+
+
+def random_network(architecture: str = "lite") -> nn.Module:
+    """A network that changes pictures: layers that start at zero would make it the identity."""
+    torch.manual_seed(0)
+    model = build(architecture)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+    return model.eval()
+
+
+def waves(height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
+    """A bright picture of smooth waves and fine noise, (height, width, 3)."""
+    y, x = np.mgrid[:height, :width] / 9
+    noise = np.random.default_rng(0).normal(0, 0.02, (height, width, 3))
+    colours = np.stack([np.sin(x + y / 3), np.cos(y), np.sin(x) * np.cos(y)], axis=-1)
+    return (np.clip(0.6 + 0.3 * colours + noise, 0, 1) * white(np.dtype(dtype))).astype(dtype)

@@ -7,7 +7,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import nn
 
 from dehaze import export
 from dehaze.dehazer import Dehazer
@@ -15,17 +14,9 @@ from dehaze.errors import DehazeError, UsageError
 from dehaze.export import check_onnx, export_onnx
 from dehaze.models import build
 from dehaze.weights import Header
+from making import random_network, waves
 
 WORKING = 40
-
-
-def _network(architecture: str) -> nn.Module:
-    torch.manual_seed(0)
-    model = build(architecture)
-    for parameter in model.parameters():
-        if not parameter.any():  # layers that start at zero would make it the identity
-            nn.init.normal_(parameter, std=0.05)
-    return model.eval()
 
 
 def _header(architecture: str) -> Header:
@@ -35,7 +26,7 @@ def _header(architecture: str) -> Header:
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "full.onnx"
-    export_onnx(_network("lite"), _header("lite"), path)
+    export_onnx(random_network("lite"), _header("lite"), path)
     return path
 
 
@@ -49,30 +40,23 @@ def _run(path: Path, hazy: np.ndarray) -> np.ndarray:
     return clear[0].transpose(1, 2, 0)
 
 
-def _picture(height: int, width: int) -> np.ndarray:
-    y, x = np.mgrid[:height, :width] / 9
-    noise = np.random.default_rng(0).normal(0, 0.02, (height, width, 3))
-    waves = np.stack([np.sin(x + y / 3), np.cos(y), np.sin(x) * np.cos(y)], axis=-1)
-    return np.clip(0.6 + 0.3 * waves + noise, 0, 1).astype(np.float32)
-
-
 SIZES = [(1, 1), (30, 40), (40, 23), (41, 41), (90, 130), (133, 57), (3, 200)]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_file_clears_pictures_as_the_dehazer_does(full: Path, size: tuple[int, int]) -> None:
-    hazy = _picture(*size)
-    expected = Dehazer(_network("lite"), _header("lite"), device="cpu")(hazy)
+    hazy = waves(*size, np.float32)
+    expected = Dehazer(random_network("lite"), _header("lite"), device="cpu")(hazy)
     assert np.abs(expected - hazy).max() > 0.02
     np.testing.assert_allclose(_run(full, hazy), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["lite", "student", "aod-net"])
 def test_network_alone_answers_as_in_pytorch(architecture: str, tmp_path: Path) -> None:
-    path, model = tmp_path / "network.onnx", _network(architecture)
+    path, model = tmp_path / "network.onnx", random_network(architecture)
     export_onnx(model, _header(architecture), path, part="network")
     for size in SIZES[:4]:
-        hazy = _picture(*size)
+        hazy = waves(*size, np.float32)
         with torch.inference_mode():
             expected = model(torch.from_numpy(hazy).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
         np.testing.assert_allclose(_run(path, hazy), expected, atol=1e-5)
@@ -91,7 +75,7 @@ def test_file_describes_itself(full: Path) -> None:
 
 
 def test_check_reports_each_size(full: Path) -> None:
-    results = check_onnx(full, _network("lite"), _header("lite"))
+    results = check_onnx(full, random_network("lite"), _header("lite"))
     sizes = {(result.height, result.width) for result in results}
     assert (1, 1) in sizes
     assert any(max(size) == WORKING for size in sizes)
@@ -100,7 +84,7 @@ def test_check_reports_each_size(full: Path) -> None:
 
 
 def test_check_finds_a_file_of_other_weights(full: Path) -> None:
-    other = _network("lite")
+    other = random_network("lite")
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(1.1)
@@ -119,7 +103,7 @@ def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(export.importlib, "import_module", missing)
     with pytest.raises(UsageError, match="'onnx', which is not installed") as caught:
-        export_onnx(_network("lite"), _header("lite"), tmp_path / "x.onnx")
+        export_onnx(random_network("lite"), _header("lite"), tmp_path / "x.onnx")
     assert caught.value.hint == 'pip install "dehaze-cli[onnx]"'
     assert not list(tmp_path.iterdir())
 
@@ -127,4 +111,4 @@ def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
 def test_place_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DehazeError, match="cannot write"):
-        export_onnx(_network("aod-net"), _header("aod-net"), tmp_path / "file" / "x.onnx")
+        export_onnx(random_network("aod-net"), _header("aod-net"), tmp_path / "file" / "x.onnx")

@@ -14,7 +14,6 @@ import onnx
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 import dehaze
 from dehaze.bench.contenders import gather
@@ -23,14 +22,13 @@ from dehaze.cli import main
 from dehaze.dehazer import Dehazer, from_name
 from dehaze.errors import ModelError, UsageError
 from dehaze.export import export_onnx
-from dehaze.models import build
 from dehaze.runtimes import onnx_runtime
 from dehaze.upsample import white
 from dehaze.weights import Header, load, load_to_run, resolve
 from dehaze.weights.checkpoint import FORMAT_VERSION
 from dehaze.weights.exported import read_exported
 from dehaze.weights.library import verify
-from making import make_video
+from making import make_video, random_network, waves
 
 CPU = torch.device("cpu")
 WORKING = 40
@@ -38,19 +36,10 @@ DTYPES = [np.uint8, np.uint16, np.float32]
 HEADER = Header("toy", "lite", working_size=WORKING, licence="CC0-1.0", data={"name": "Straße"})
 
 
-def _network(architecture: str = "lite") -> nn.Module:
-    torch.manual_seed(0)
-    model = build(architecture)
-    for parameter in model.parameters():
-        if not parameter.any():  # layers that start at zero would make it the identity
-            nn.init.normal_(parameter, std=0.05)
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "toy.onnx"
-    export_onnx(_network(), HEADER, path, part="network")
+    export_onnx(random_network(), HEADER, path, part="network")
     return path
 
 
@@ -64,18 +53,11 @@ def _changed(source: Path, target: Path, **properties: str | None) -> Path:
     return target
 
 
-def _picture(height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
-    y, x = np.mgrid[:height, :width] / 9
-    noise = np.random.default_rng(0).normal(0, 0.02, (height, width, 3))
-    waves = np.stack([np.sin(x + y / 3), np.cos(y), np.sin(x) * np.cos(y)], axis=-1)
-    return (np.clip(0.6 + 0.3 * waves + noise, 0, 1) * white(np.dtype(dtype))).astype(dtype)
-
-
 @pytest.mark.parametrize("size", [(1, 1), (30, 40), (40, 23), (41, 41), (90, 130), (3, 200)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_pictures_come_out_as_from_the_checkpoint(network: Path, size: tuple[int, int], dtype: type) -> None:
-    pixels = _picture(*size, dtype)
-    exported, checkpoint = from_name(str(network)), Dehazer(_network(), HEADER, device="cpu")
+    pixels = waves(*size, dtype)
+    exported, checkpoint = from_name(str(network)), Dehazer(random_network(), HEADER, device="cpu")
     assert exported.working_shape(*size) == checkpoint.working_shape(*size)
     answer, expected = (d(pixels).astype(float) / white(pixels.dtype) for d in (exported, checkpoint))
     assert np.abs(answer - expected).max() <= 1.01 / 255
@@ -86,18 +68,18 @@ def test_pictures_come_out_as_from_the_checkpoint(network: Path, size: tuple[int
 @pytest.mark.parametrize("settings", [{}, {"resolution": "full"}, {"resolution": "full", "tile": 64}])
 def test_every_network_and_setting(architecture: str, settings: dict, tmp_path: Path) -> None:
     path, header = tmp_path / "x.ONNX", Header("x", architecture, working_size=48)
-    export_onnx(_network(architecture), header, path, part="network")
-    pixels = _picture(80, 100)
+    export_onnx(random_network(architecture), header, path, part="network")
+    pixels = waves(80, 100)
     exported = from_name(str(path), **settings)
-    checkpoint = Dehazer(_network(architecture), header, device="cpu", **settings)
+    checkpoint = Dehazer(random_network(architecture), header, device="cpu", **settings)
     assert np.abs(exported(pixels).astype(int) - checkpoint(pixels)).max() <= 1
     assert exported.warnings == checkpoint.warnings
     assert exported.info == checkpoint.info
 
 
 def test_batches_and_tensors(network: Path) -> None:
-    exported, checkpoint = from_name(str(network)), Dehazer(_network(), HEADER, device="cpu")
-    batch = np.stack([_picture(20, 30, np.float32), _picture(20, 30, np.float32)[::-1]])
+    exported, checkpoint = from_name(str(network)), Dehazer(random_network(), HEADER, device="cpu")
+    batch = np.stack([waves(20, 30, np.float32), waves(20, 30, np.float32)[::-1]])
     answers = exported.network(batch)
     assert answers.flags.c_contiguous
     np.testing.assert_allclose(answers, checkpoint.network(batch), atol=1e-5)
@@ -107,19 +89,19 @@ def test_batches_and_tensors(network: Path) -> None:
 
 def test_file_describes_itself_without_any_onnx_package(network: Path) -> None:
     exported = read_exported(network)
-    parameters = sum(p.numel() for p in _network().parameters())
+    parameters = sum(p.numel() for p in random_network().parameters())
     assert exported.header.data == HEADER.data
     assert (exported.header.name, exported.header.parameters) == ("toy", parameters)
-    assert exported.limits == _network().limits
+    assert exported.limits == random_network().limits
     assert resolve(str(network)) == network
     assert load_to_run(str(network))[1].working_size == WORKING
     assert verify(str(network)).state == "unknown"
 
 
 def test_python_interface(network: Path, tmp_path: Path) -> None:
-    Image.fromarray(_picture(50, 60)).save(tmp_path / "a.png")
+    Image.fromarray(waves(50, 60)).save(tmp_path / "a.png")
     answer = dehaze.load_model(network)(tmp_path / "a.png")
-    expected = Dehazer(_network(), HEADER, device="cpu")(_picture(50, 60))
+    expected = Dehazer(random_network(), HEADER, device="cpu")(waves(50, 60))
     assert np.abs(np.asarray(answer).astype(int) - expected).max() <= 1
     assert dehaze.load_model(network).info.architecture == "lite"
 
@@ -135,7 +117,7 @@ raise SystemExit(f"imported {heavy}" if heavy else status)
 
 def test_commands_that_clear_pictures_do_without_pytorch(network: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    Image.fromarray(_picture(50, 60)).save(tmp_path / "in" / "a.png")
+    Image.fromarray(waves(50, 60)).save(tmp_path / "in" / "a.png")
     make_video(tmp_path / "a.mp4", frames=2)
     for command in (
         ["run", "in/a.png", "-o", "b.png", "-q"],
@@ -156,7 +138,7 @@ def test_commands_that_clear_pictures_do_without_pytorch(network: Path, tmp_path
 def test_network_of_the_environment(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Image.fromarray(_picture(50, 60)).save(tmp_path / "a.png")
+    Image.fromarray(waves(50, 60)).save(tmp_path / "a.png")
     monkeypatch.setenv("DEHAZE_MODEL", str(network))
     assert main(["run", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -230,7 +212,7 @@ def test_missing_runtime_names_the_extra(network: Path, monkeypatch: pytest.Monk
 
 def test_whole_of_dehazing_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "full.onnx"
-    export_onnx(_network(), HEADER, path, part="full")
+    export_onnx(random_network(), HEADER, path, part="full")
     with pytest.raises(ModelError, match="takes the network alone") as caught:
         from_name(str(path))
     assert "--part network" in caught.value.hint
@@ -287,7 +269,7 @@ def test_bench_measures_it_beside_checkpoints(network: Path) -> None:
     contenders = gather([str(network)], references=False)
     (row,), _ = measure_cost(contenders, CostSettings(sizes=((64, 48),), batch=2, seconds=0), CPU)
     assert (row.method, row.precision, row.working_width, row.working_height) == ("toy", "fp32", 40, 30)
-    assert row.parameters == sum(p.numel() for p in _network().parameters())
+    assert row.parameters == sum(p.numel() for p in random_network().parameters())
     assert row.bytes == network.stat().st_size
     assert row.gflops is None
     assert row.network is not None
