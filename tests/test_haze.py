@@ -86,16 +86,48 @@ def test_real_haze_is_tinted_patchy_and_repeatable() -> None:
     again = draw()
     assert torch.equal(airlight, again[0])
     assert torch.equal(beta, again[1])
-    assert airlight.shape == (64, 3)
+    assert airlight.shape == (64, 3, 20, 30)
     assert beta.shape == (64, 1, 20, 30)
     assert float(airlight.min()) > 0.3
     assert float(airlight.max()) <= 1
     assert float(beta.min()) > 0
     assert float((airlight[:, 2] - airlight[:, 0]).mean()) > 0  # bluish on average
     assert float(beta.log().std((2, 3)).max()) > 0.2  # some are patchy
+    assert 0.05 < float(airlight.log().std((2, 3)).max()) < 0.12  # some are lit unevenly
     assert nearest.shape == (64, 1, 1, 1)
     assert float(nearest.min()) < 0.01
     assert 0.5 < float(nearest.max()) <= 0.6
+
+
+def test_airlight_may_differ_from_place_to_place(generator: torch.Generator) -> None:
+    clear, t = _pictures(), torch.rand((2, 1, 24, 40), generator=generator)
+    airlight = torch.rand((2, 3, 24, 40), generator=generator)
+    torch.testing.assert_close(haze.add_haze(clear, t, airlight), clear * t + airlight * (1 - t))
+    even = torch.tensor([[0.8, 0.7, 0.9], [0.6, 0.6, 0.5]])
+    spread = even[:, :, None, None].expand(-1, -1, 24, 40)
+    assert torch.equal(haze.add_haze(clear, t, spread), haze.add_haze(clear, t, even))
+
+
+def test_haze_that_is_left_is_gray(generator: torch.Generator) -> None:
+    clear, t = _pictures(), torch.rand((2, 1, 24, 40), generator=generator)
+    airlight = torch.tensor([[0.9, 0.6, 0.3], [0.8, 0.8, 0.8]])
+    assert torch.equal(haze.leave_some(clear, t, airlight, 0.0), clear)
+    all_of_it = haze.leave_some(clear, t, airlight, 1.0)
+    torch.testing.assert_close(all_of_it, haze.add_haze(clear, t, torch.tensor([[0.6], [0.8]])))
+    half = haze.leave_some(clear, t, airlight, 0.5)
+    torch.testing.assert_close(half, (clear + all_of_it) / 2)
+
+
+def test_new_light_keeps_black_and_white_and_doubles_the_darks(generator: torch.Generator) -> None:
+    ramp = torch.linspace(0, 1, 101).view(1, 1, 1, 101).expand(1, 3, 4, 101)
+    torch.testing.assert_close(haze.relight(ramp, generator, (0.0, 0.0)), ramp)
+    brighter = haze.relight(ramp, generator, (1.0, 1.0))
+    torch.testing.assert_close(brighter, 2 * ramp - ramp * ramp)  # 1 - (1 - J)^2
+    drawn = haze.relight(ramp.expand(64, -1, -1, -1), generator)
+    assert float(drawn.amin()) == 0
+    assert float(drawn.amax()) == 1
+    middle = drawn[:, 0, 0, 50]
+    assert float(middle.min()) < 0.5 < 0.7 < float(middle.max())  # darker and much brighter ones
 
 
 def test_noise_is_normalised_and_smooth(generator: torch.Generator) -> None:

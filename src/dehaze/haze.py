@@ -49,12 +49,12 @@ def add_haze(clear: Tensor, t: Tensor, airlight: Tensor) -> Tensor:
     Args:
         clear: (N, 3, H, W) in [0, 1].
         t: (N, 1, H, W) transmission in [0, 1].
-        airlight: (N, 1) gray or (N, 3) RGB, in [0, 1].
+        airlight: (N, 1) gray or (N, 3) RGB, or (N, 1 or 3, H, W) where haze is lit unevenly; in [0, 1].
 
     Returns:
         (N, 3, H, W) in [0, 1].
     """
-    light = airlight[:, :, None, None]
+    light = airlight if airlight.dim() == 4 else airlight[:, :, None, None]
     return light + (clear - light) * t
 
 
@@ -79,6 +79,8 @@ class RealHaze:
         blue: Mean of that temperature: haze in shade and distance is slightly blue.
         beta: Scattering coefficient, drawn uniformly on a log scale, for depth in [0, 1].
         patchiness: Largest standard deviation of log beta over a picture; each picture draws its own.
+        glow: Largest standard deviation of the airlight's brightness over a picture, on a log scale: haze is
+            brighter towards the sun, a lamp or a window.
         kept: Share of the haze that stays in the truth. Photographs called clear have some, and networks
             taught to remove every bit remove too much outdoors (He et al., 2011, keep 0.05 for its looks).
         nearest: Largest depth of the nearest point: fog from a machine, or a bank of it, stands before
@@ -90,6 +92,7 @@ class RealHaze:
     blue: float = 0.02
     beta: tuple[float, float] = (0.2, 3.0)
     patchiness: float = 0.35
+    glow: float = 0.1
     nearest: float = 0.6
     kept: float = 0.2
 
@@ -114,7 +117,7 @@ def sample_real(
         haze: Ranges to draw from.
 
     Returns:
-        Airlight (N, 3) in [0, 1], beta (N, 1, H, W) > 0 for depth normalised to [0, 1], and the depth
+        Airlight (N, 3, H, W) in [0, 1], beta (N, 1, H, W) > 0 for depth normalised to [0, 1], and the depth
         (N, 1, 1, 1) of the nearest point, behind which the scene's depth is to be squeezed.
     """
     generator = _beside(generator, torch.device(device))
@@ -123,7 +126,8 @@ def sample_real(
     green = 0.3 * haze.tint * _normal((n,), generator)
     colour = torch.stack((1 - warmth, 1 + green, 1 + warmth), 1)
     colour = colour / colour.amax(1, keepdim=True)
-    airlight = (brightness[:, None] * colour).clamp(0, 1)
+    glow = _uniform((n, 1, 1, 1), 0, haze.glow, generator) * smooth_noise(n, size, generator, cells=1)
+    airlight = ((brightness[:, None] * colour)[:, :, None, None] * torch.exp(glow)).clamp(0, 1)
 
     low, high = (math.log(b) for b in haze.beta)
     thickness = _uniform((n, 1, 1, 1), low, high, generator)
@@ -131,6 +135,44 @@ def sample_real(
     beta = torch.exp(thickness + spread * smooth_noise(n, size, generator))
     nearest = haze.nearest * _uniform((n, 1, 1, 1), 0, 1, generator) ** 2
     return airlight, beta, nearest
+
+
+def leave_some(clear: Tensor, t: Tensor, airlight: Tensor, share: float) -> Tensor:
+    """The scene with a share of its haze left in it, without the haze's colour.
+
+    Args:
+        clear: (N, 3, H, W) in [0, 1].
+        t: (N, 1, H, W) transmission in [0, 1].
+        airlight: As for `add_haze`.
+        share: Share of the haze that stays, 0 to 1.
+
+    Returns:
+        (N, 3, H, W) in [0, 1].
+    """
+    return add_haze(clear, 1 - share * (1 - t), airlight.mean(1, keepdim=True))
+
+
+LIGHT = (-0.3, 1.0)
+"""Range of `relight` in training, in stops: most photographs are brighter than NYU's frames."""
+
+
+def relight(clear: Tensor, generator: torch.Generator, stops: tuple[float, float] = LIGHT) -> Tensor:
+    """Expose each scene anew before haze is put in front of it, with a soft shoulder: J' = 1 - (1 - J)^k.
+
+    Black stays black and nothing clips, so that bright rooms and snow are among the scenes that haze is
+    removed from: k = 2^stops multiplies the darks, and the lights approach white.
+
+    Args:
+        clear: (N, 3, H, W) in [0, 1].
+        generator: Source of randomness.
+        stops: Each picture draws its own from this range, uniformly.
+
+    Returns:
+        (N, 3, H, W) in [0, 1].
+    """
+    generator = _beside(generator, clear.device)
+    k = torch.exp2(_uniform((clear.shape[0], 1, 1, 1), *stops, generator))
+    return 1 - (1 - clear) ** k
 
 
 def smooth_noise(n: int, size: tuple[int, int], generator: torch.Generator, *, cells: int = 3) -> Tensor:

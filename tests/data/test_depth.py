@@ -160,15 +160,29 @@ def test_some_pictures_can_be_left_clear(frames: list[Frame]) -> None:
 
 
 def test_some_of_real_haze_stays_in_the_truth(frames: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a perfect camera: what is left is a fifth of what was added; RESIDE's half of a batch is whole."""
+    """By a perfect camera, in unchanged light: a fifth of the haze is left, gray; RESIDE's half is whole."""
     monkeypatch.setattr("dehaze.haze.photograph", lambda clear, hazy, generator: (clear, hazy))
+    monkeypatch.setattr("dehaze.haze.relight", lambda clear, generator: clear)
     whole = DepthSource(frames, [(24, 32)]).batch(4, (24, 32), torch.Generator().manual_seed(5))["clear"]
     mixed = DepthSource(frames, [(24, 32)], rule="mixed")
     batch = mixed.batch(4, (24, 32), torch.Generator().manual_seed(5))
     left = batch["clear"][:2] - whole[:2]
-    torch.testing.assert_close(left, 0.2 * (batch["hazy"][:2] - whole[:2]))
+    added = batch["hazy"][:2] - whole[:2]
+    torch.testing.assert_close(left.mean(1), 0.2 * added.mean(1))
     assert float(left.abs().max()) > 0.01
+    assert float((left - 0.2 * added).abs().max()) > 1e-4  # the haze's colour is not left
     assert torch.equal(batch["clear"][2:], whole[2:])
+
+
+def test_real_scenes_are_lit_anew_and_others_are_not(
+    frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dehaze.haze.photograph", lambda clear, hazy, generator: (clear, hazy))
+    monkeypatch.setattr("dehaze.haze.relight", lambda clear, generator: torch.zeros_like(clear))
+    mixed = DepthSource(frames, [(24, 32)], rule="mixed", clear_share=1.0)
+    batch = mixed.batch(4, (24, 32), torch.Generator().manual_seed(5))
+    assert float(batch["clear"][:2].abs().max()) < 1e-6  # without haze, what the new light shows is the truth
+    assert float(batch["clear"][2:].max()) > 0.5
 
 
 def test_drawn_depth_gets_no_rule_for_indoor_depth(frames: list[Frame]) -> None:

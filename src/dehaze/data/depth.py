@@ -124,7 +124,8 @@ class DepthSource:
         sizes: Every (height, width) that `batch` will be asked for; frames are kept reduced to fit them.
         device: Where frames stay and batches are made.
         rule: ``its``: gray airlight in [0.7, 1], beta in [0.6, 1.8] (RESIDE). ``real``: tinted and patchy
-            haze through a camera (`dehaze.haze.sample_real`), a little of which stays in the truth.
+            haze through a camera (`dehaze.haze.sample_real`) before scenes of any brightness, a little of
+            which stays in the truth, without its tint.
             ``mixed``: half of each batch by either, but drawn depth is not what RESIDE's rule was made for.
         view: ``whole``: frames reduced until they just cover the size, so that a batch shows whole scenes.
             ``crop``: pieces of frames as they are.
@@ -173,9 +174,12 @@ class DepthSource:
         """
         zoom = self._zooms[int(torch.randint(len(self._zooms), (), generator=generator))]
         clear, depth = self._cut(self._levels[_level_size(size, zoom)], count, size, generator)
-        hazy = self._hazy(clear, depth, count, size, generator)
         if n := self._real(count):
-            truth = clear[:n] + haze.REAL_HAZE.kept * (hazy[:n] - clear[:n])
+            clear = torch.cat((haze.relight(clear[:n], generator), clear[n:]))
+        t, air = self._haze(depth, generator)
+        hazy = haze.add_haze(clear, t, air)
+        if n:
+            truth = haze.leave_some(clear[:n], t[:n], air[:n], haze.REAL_HAZE.kept)
             camera_clear, camera_hazy = haze.photograph(truth, hazy[:n], generator)
             clear = torch.cat((camera_clear, clear[n:]))
             hazy = torch.cat((camera_hazy, hazy[n:]))
@@ -213,21 +217,23 @@ class DepthSource:
         depth = level.depth[:, 0][at][:, None].float() / 255
         return clear.contiguous(), depth
 
-    def _hazy(
-        self, clear: Tensor, depth: Tensor, count: int, size: tuple[int, int], generator: torch.Generator
-    ) -> Tensor:
+    def _haze(self, depth: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw haze for depth (N, 1, H, W) in [0, 1]: transmission (N, 1, H, W), airlight (N, 3, H, W)."""
+        count, _, *size = depth.shape
         one = torch.ones(count, device=self.device)
         its_air, its_beta = haze.sample_its(count, generator, self.device)
-        air, beta = its_air.expand(-1, 3), its_beta.view(-1, 1, 1, 1).expand(-1, 1, *size)
+        air = its_air.view(-1, 1, 1, 1).expand(-1, 3, *size)
+        beta = its_beta.view(-1, 1, 1, 1).expand(-1, 1, *size)
         if n := self._real(count):
-            real_air, real_beta, nearest = haze.sample_real(n, size, generator, self.device)
+            height, width = size
+            real_air, real_beta, nearest = haze.sample_real(n, (height, width), generator, self.device)
             depth = torch.cat((nearest + (1 - nearest) * depth[:n], depth[n:]))
             air = torch.cat((real_air, air[n:]))
             beta = torch.cat((real_beta, beta[n:]))
         if self.clear_share:
             drawn = torch.rand((count, 1, 1, 1), generator=generator)
             beta = beta * (drawn.to(self.device, non_blocking=True) >= self.clear_share)
-        return haze.add_haze(clear, haze.transmission(depth, beta, one), air)
+        return haze.transmission(depth, beta, one), air
 
 
 def _level_size(size: tuple[int, int], zoom: float) -> tuple[int, int]:
