@@ -6,7 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from dehaze.data.depth import DepthSource, find_frames
 from dehaze.data.reside import discover, read_picture
 from dehaze.data.synth import Layout, Shot, plan, shots_from_folders, shots_from_scenes, write
 from dehaze.errors import DataError, UsageError
@@ -36,6 +38,8 @@ def test_names_and_layout_are_resides(tmp_path: Path) -> None:
     assert [f for f in files if "hazy" not in f] == [
         "ITS/clear/1.png",
         "ITS/clear/2.png",
+        "ITS/depth/1.png",
+        "ITS/depth/2.png",
         *(f"ITS/trans/{s}_{i}.png" for s in (1, 2) for i in (1, 2, 3)),
         "SOTS/indoor/gt/3.png",
     ]
@@ -83,6 +87,20 @@ def test_its_pictures_follow_from_their_name_and_transmission(tmp_path: Path) ->
         assert np.abs(read_picture(path) - expected).max() < 2
 
 
+def test_clear_and_depth_make_haze_of_any_kind(tmp_path: Path) -> None:
+    """What is written is a pair of folders for --clear and --depth, to 16 bits of the scene's maximum."""
+    shot = _shot(6)
+    clear, depth = shot()
+    write([shot], tmp_path, Layout(1, 0, per_scene=1))
+    written = cv2.imread(str(tmp_path / "ITS/depth/1.png"), cv2.IMREAD_UNCHANGED)
+    assert written.dtype == np.uint16
+    assert np.abs(written - 65535 * (depth / depth.max())).max() < 0.51
+    (frame,) = find_frames(tmp_path / "ITS/clear", tmp_path / "ITS/depth")
+    batch = DepthSource([frame], [(HEIGHT, WIDTH)], view="crop").batch(1, (HEIGHT, WIDTH), torch.Generator())
+    taken = (batch["clear"][0].permute(1, 2, 0) * 255).round().numpy()
+    assert np.array_equal(taken, clear) or np.array_equal(taken[:, ::-1], clear)
+
+
 def test_the_border_is_cut_after_the_maximum_depth_is_taken(tmp_path: Path) -> None:
     clear = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
     depth = np.full((HEIGHT, WIDTH), 5.0, np.float32)
@@ -120,7 +138,7 @@ def test_two_data_sets_do_not_mix(tmp_path: Path) -> None:
     write([_shot(1)], tmp_path, Layout(1, 0, per_scene=2), seed=9, overwrite=True)
     assert mine.read_text() == "keep me"
     mine.unlink()
-    assert len(_files(tmp_path)) == 5
+    assert len(_files(tmp_path)) == 6
     assert len(discover(tmp_path).require_sound()) == 2
 
 

@@ -89,6 +89,8 @@ def synth(
     \b
       dehaze synth --clear ./nyu/images --depth ./nyu/depth --border 10 -o ./RESIDE
       dehaze synth --procedural 20 -o ./RESIDE      everything can be tried with this
+
+    ITS/clear with ITS/depth also serve 'dehaze train --clear --depth', where each batch gets haze anew.
     """
     out = output.start(as_json=as_json, quiet=quiet, no_progress=no_progress, debug=debug)
     from dehaze.data.synth import plan, write

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -119,11 +120,12 @@ def write(
     jobs: int | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write ``ITS/{clear,hazy,trans}`` and ``SOTS/indoor/{gt,hazy}``.
+    """Write ``ITS/{clear,depth,hazy,trans}`` and ``SOTS/indoor/{gt,hazy}``.
 
     ITS (Li et al., 2019): each picture draws A in [0.7, 1] and beta in [0.6, 1.8]; A stands in its name.
     SOTS indoor: A = 1, beta = 0.5 + 0.1 k for k = 1..10. Both: t = exp(-beta d / max d), the maximum taken
-    before any border is cut away.
+    before any border is cut away. ``ITS/depth``, which RESIDE does not publish, serves `DepthSource` and its
+    other kinds of haze: 16 bit PNG, 65535 is the scene's own maximum.
 
     Args:
         shots: One a scene.
@@ -190,6 +192,7 @@ def _write_its(scene: _Scene, folder: Path, count: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + scene.number)
     airlight, beta = haze.sample_its(count, generator, "cpu")
     _save(folder / "clear" / f"{scene.number}.png", scene.cut(scene.clear))
+    _save(folder / "depth" / f"{scene.number}.png", scene.cut(scene.depth / scene.depth.max()), np.uint16)
     for index, (a, b) in enumerate(zip(airlight.flatten().tolist(), beta.tolist(), strict=True), 1):
         name = f"{a:.5g}"  # the name is the truth: the picture is made with these digits
         t = haze.transmission(scene.depth, torch.tensor([b]))
@@ -206,10 +209,10 @@ def _write_sots(scene: _Scene, folder: Path) -> None:
         _save(folder / "hazy" / f"{scene.number}_{level}.png", scene.cut(hazy))
 
 
-def _save(path: Path, picture: Tensor) -> None:
-    """Write (1, C, H, W) in [0, 1] as an 8 bit PNG, whole or not at all."""
-    levels = (picture[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    pixels = np.ascontiguousarray(levels[..., ::-1])  # cv2 writes BGR
+def _save(path: Path, picture: Tensor, dtype: type[np.unsignedinteger[Any]] = np.uint8) -> None:
+    """Write (1, C, H, W) in [0, 1] as a PNG of 8 or 16 bits, whole or not at all."""
+    levels = (picture[0] * np.iinfo(dtype).max).round().permute(1, 2, 0).numpy()
+    pixels = np.ascontiguousarray(levels[..., ::-1]).astype(dtype)  # cv2 writes BGR
     _, data = cv2.imencode(".png", pixels)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -224,7 +227,7 @@ def _save(path: Path, picture: Tensor) -> None:
 
 def _prepare(root: Path, layout: Layout, overwrite: bool) -> None:
     """Make the folders; take an earlier data set of ours out of them, or refuse."""
-    its = [root / "ITS" / name for name in ("clear", "hazy", "trans")] if layout.train else []
+    its = [root / "ITS" / name for name in ("clear", "depth", "hazy", "trans")] if layout.train else []
     sots = [root / "SOTS" / "indoor" / name for name in ("gt", "hazy")] if layout.test else []
     filled = [folder for folder in its + sots if folder.is_dir() and any(folder.iterdir())]
     if filled and not overwrite:
