@@ -11,7 +11,7 @@ from dehaze import dehazer
 from dehaze.dehazer import Dehazer, from_name
 from dehaze.errors import ModelError, UsageError
 from dehaze.models import Limits, build
-from dehaze.upsample import apply, white
+from dehaze.upsample import apply, fit, noise_variance, shrink, white
 from dehaze.weights.checkpoint import Header, save_checkpoint
 
 DTYPES = [np.uint8, np.uint16, np.float32]
@@ -155,6 +155,15 @@ def test_estimate_at_working_size_describes_the_networks_answer() -> None:
     affine = dehaze.estimate(pixels)
     assert affine.gain.shape == affine.offset.shape == (32, 64, 3)
     np.testing.assert_allclose(apply(pixels, affine), _expected(pixels), atol=0.005)
+
+
+def test_the_checkpoint_says_how_far_answers_are_averaged() -> None:
+    pixels, noise = _random(60, 80, np.float32), noise_variance(_random(60, 80, np.float32))
+    for radius in (1, 4):
+        dehaze = Dehazer(Toy(), Header("toy", "toy", working_size=40, transfer_radius=radius), device="cpu")
+        guide = shrink(pixels, 30, 40)
+        expected = fit(guide, dehaze.network(guide[None])[0], radius=radius, noise=noise)
+        np.testing.assert_allclose(dehaze.estimate(pixels).gain, expected.gain, rtol=1e-5)
 
 
 class Squared:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_file_clears_pictures_as_the_dehazer_does(full: Path, size: tuple[int, i
     expected = Dehazer(random_network("lite"), _header("lite"), device="cpu")(hazy)
     assert np.abs(expected - hazy).max() > 0.02
     np.testing.assert_allclose(_run(full, hazy), expected, atol=1e-4)
+
+
+def test_the_transfer_radius_is_in_the_file(full: Path, tmp_path: Path) -> None:
+    header = replace(_header("lite"), transfer_radius=5)
+    export_onnx(random_network("lite"), header, tmp_path / "wide.onnx")
+    dehaze = Dehazer(random_network("lite"), header, device="cpu")
+    for size in SIZES:
+        hazy = waves(*size, np.float32)
+        np.testing.assert_allclose(_run(tmp_path / "wide.onnx", hazy), dehaze(hazy), atol=1e-4)
+    narrow, wide = (_run(path, waves(90, 130, np.float32)) for path in (full, tmp_path / "wide.onnx"))
+    assert np.abs(narrow - wide).max() > 0.005
 
 
 @pytest.mark.parametrize("architecture", ["lite", "student", "aod-net"])

@@ -137,24 +137,37 @@ def test_jpeg_blocks_grow_no_more_than_the_haze_model_makes_them() -> None:
     assert psnr(ours, scene.clear) > psnr(_inverted(blocky, scene), scene.clear)
 
 
-def test_fit_equals_least_squares_window_by_window() -> None:
-    guide, answer = (_random((7, 6, 3), np.float32, seed) for seed in (1, 2))
+@pytest.mark.parametrize("radius", [1, 2])
+def test_fit_equals_least_squares_window_by_window(radius: int) -> None:
+    r, (height, width) = radius, (4 * radius + 3, 4 * radius + 2)
+    guide, answer = (_random((height, width, 3), np.float32, seed) for seed in (1, 2))
     eps, floor = 1e-2, 1e-5
-    lines = np.zeros((7, 6, 3))
+    lines = np.zeros((height, width, 3))
     gain, offset, weight = lines.copy(), lines.copy(), lines.copy()
-    for i in range(1, 6):
-        for j in range(1, 5):
+    for i in range(r, height - r):
+        for j in range(r, width - r):
             for c in range(3):
-                x = guide[i - 1 : i + 2, j - 1 : j + 2, c].ravel().astype(float)
-                y = answer[i - 1 : i + 2, j - 1 : j + 2, c].ravel().astype(float)
+                x = guide[i - r : i + r + 1, j - r : j + r + 1, c].ravel().astype(float)
+                y = answer[i - r : i + r + 1, j - r : j + r + 1, c].ravel().astype(float)
                 a = ((x - x.mean()) * (y - y.mean())).mean() / (x.var() + eps)
                 gain[i, j, c], offset[i, j, c] = a, y.mean() - a * x.mean()
                 weight[i, j, c] = 1 / (np.mean((a * x + offset[i, j, c] - y) ** 2) + floor)
-    here = np.s_[1:4, 1:4]  # the windows around (2, 2)
+    here = np.s_[r : 3 * r + 1, r : 3 * r + 1]  # the windows around (2 r, 2 r)
     w = weight[here] / weight[here].sum((0, 1))
-    affine = fit(guide, answer, eps=eps)
-    np.testing.assert_allclose(affine.gain[2, 2], (w * gain[here]).sum((0, 1)), rtol=1e-4)
-    np.testing.assert_allclose(affine.offset[2, 2], (w * offset[here]).sum((0, 1)), rtol=1e-4)
+    affine = fit(guide, answer, radius=radius, eps=eps)
+    middle = (2 * r, 2 * r)
+    np.testing.assert_allclose(affine.gain[middle], (w * gain[here]).sum((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(affine.offset[middle], (w * offset[here]).sum((0, 1)), rtol=1e-4)
+
+
+def test_wider_windows_average_a_networks_errors_out() -> None:
+    """Errors as networks make them: patches a few working pixels wide that are too bright or too dark."""
+    scene = _scene(7)
+    guide, truth = _small(scene.hazy), _small(scene.clear)
+    errors = cv2.GaussianBlur(np.random.default_rng(7).normal(0, 1, truth.shape), (0, 0), 3)
+    answer = (truth + 0.06 * errors / errors.std()).astype(np.float32)
+    narrow, wide = (psnr(apply(scene.hazy, fit(guide, answer, radius=r)), scene.clear) for r in (1, 6))
+    assert wide > narrow + 0.5
 
 
 def test_global_affine_map_is_recovered() -> None:

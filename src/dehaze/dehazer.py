@@ -113,6 +113,7 @@ class Dehazer:
         _check_size("tile", tile, ("auto", "off"), MIN_TILE)
         self._network = prepare(model, header.name, device=device, precision=precision)
         self._resolution, self._tile = resolution, tile
+        self._transfer_radius = header.transfer_radius
         self.info = Info(
             header.name,
             header.architecture,
@@ -168,7 +169,8 @@ class Dehazer:
         """
         _check_pixels(pixels)
         guide = shrink(pixels, *self.working_shape(*pixels.shape[:2]))
-        return fit(guide, self._answer(guide, colour), noise=noise_variance(pixels))
+        answer = self._answer(guide, colour)
+        return fit(guide, answer, radius=self._transfer_radius, noise=noise_variance(pixels))
 
     def working_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the working copy of a picture: the picture's own if it is small enough."""

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from dehaze.dehazer import FALLBACK_WORKING_SIZE, Dehazer
 from dehaze.errors import DehazeError, UsageError
 from dehaze.limits import Limits
 from dehaze.models import count_parameters
-from dehaze.upsample import EPS, NOISE_SHARE, PATCH, PATCHES, RESIDUAL_FLOOR
+from dehaze.upsample import EPS, NOISE_SHARE, PATCH, PATCHES, RADIUS, RESIDUAL_FLOOR
 from dehaze.version import __version__
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import write_atomically
@@ -55,12 +56,14 @@ class FullResolution(nn.Module):
     Args:
         model: A dehazing network.
         working_size: Long side of its working copy in pixels.
+        radius: See `dehaze.upsample.fit`.
     """
 
-    def __init__(self, model: nn.Module, working_size: int) -> None:
+    def __init__(self, model: nn.Module, working_size: int, radius: int = RADIUS) -> None:
         super().__init__()
         self.model = model
         self.working_size = working_size
+        self.radius = radius
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(1, 3, H, W) -> (1, 3, H, W)."""
@@ -73,7 +76,7 @@ class FullResolution(nn.Module):
         down, across = _shares(size[0], height), _shares(size[1], width)
         guide = down @ pixels @ across.transpose(0, 1)  # (1, 3, h, w)
         answer = self.model(guide)
-        gain, offset = _fit(guide, answer, _noise_variance(pixels, size))
+        gain, offset = _fit(guide, answer, self.radius, _noise_variance(pixels, size))
         own = small == longest  # the working copy is the picture: gain 0, the answer as offset
         gain = torch.where(own, torch.zeros_like(gain), gain)
         offset = torch.where(own, answer, offset)
@@ -117,26 +120,29 @@ def _patches(length: Tensor, side: Tensor) -> Tensor:
     return torch.minimum(indices.flatten(), length - 1)
 
 
-def _fit(guide: Tensor, answer: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """See `dehaze.upsample.fit`; radius 1."""
+def _fit(guide: Tensor, answer: Tensor, radius: int, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """See `dehaze.upsample.fit`."""
+    box = partial(_box, radius=radius)
     x, y = guide.double(), answer.double()
-    mean_x, mean_y = _box(x), _box(y)
-    variance = (_box(x * x) - mean_x * mean_x).clamp(min=0)
-    covariance = _box(x * y) - mean_x * mean_y
-    spread = (_box(y * y) - mean_y * mean_y).clamp(min=0)
+    mean_x, mean_y = box(x), box(y)
+    variance = (box(x * x) - mean_x * mean_x).clamp(min=0)
+    covariance = box(x * y) - mean_x * mean_y
+    spread = (box(y * y) - mean_y * mean_y).clamp(min=0)
     gain = covariance / (variance + EPS + NOISE_SHARE * noise)
     offset = mean_y - gain * mean_x
     residual = (spread - gain * (2 * covariance - gain * variance)).clamp(min=0)
     weight = 1 / (residual + RESIDUAL_FLOOR)
-    total = _box(weight)
-    return (_box(weight * gain) / total).float(), (_box(weight * offset) / total).float()
+    total = box(weight)
+    return (box(weight * gain) / total).float(), (box(weight * offset) / total).float()
 
 
-def _box(x: Tensor) -> Tensor:
-    """Mean of 3 x 3 windows; by sums, as ONNX Runtime's average pooling knows no float64."""
-    x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    x = x[..., :-2, :] + x[..., 1:-1, :] + x[..., 2:, :]
-    return (x[..., :-2] + x[..., 1:-1] + x[..., 2:]) / 9
+def _box(x: Tensor, radius: int) -> Tensor:
+    """Mean over windows; by sums, as ONNX Runtime's average pooling knows no float64."""
+    side = 2 * radius + 1
+    shifts = [slice(i, i + 1 - side or None) for i in range(side)]
+    x = F.pad(x, (radius,) * 4, mode="replicate")
+    x = sum((x[..., shift, :] for shift in shifts[1:]), x[..., shifts[0], :])
+    return sum((x[..., shift] for shift in shifts[1:]), x[..., shifts[0]]) / side**2
 
 
 def _enlarge(x: Tensor, like: Tensor) -> Tensor:
@@ -203,7 +209,8 @@ def _module(model: nn.Module, header: Header, part: Part) -> nn.Module:
     network = model.cpu().float().eval()
     if part == "network":
         return network
-    return FullResolution(network, header.working_size or FALLBACK_WORKING_SIZE).eval()
+    working_size = header.working_size or FALLBACK_WORKING_SIZE
+    return FullResolution(network, working_size, header.transfer_radius).eval()
 
 
 def _traced(module: nn.Module) -> bytes:

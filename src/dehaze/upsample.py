@@ -24,7 +24,8 @@ Pixels = npt.NDArray[Any]
 Map = npt.NDArray[np.float32]
 
 RADIUS = 1
-"""Windows are 3 x 3 pixels of the working copy."""
+"""Windows are 3 x 3 pixels of the working copy, the best for answers without error. Wider ones average a
+network's errors out and blur its edges; which is best is for its checkpoint to say (docs/experiments.md)."""
 
 EPS = 1e-6
 """Ridge of the fit, as a variance of the guide: contrast under a quarter of an 8-bit level counts as flat."""
@@ -198,7 +199,7 @@ def apply(
 
 def _box(x: npt.NDArray[np.float64], radius: int) -> npt.NDArray[np.float64]:
     side = 2 * radius + 1
-    mean: npt.NDArray[np.float64] = cv2.boxFilter(x, -1, (side, side), borderType=cv2.BORDER_REFLECT)  # type: ignore[assignment]
+    mean: npt.NDArray[np.float64] = cv2.boxFilter(x, -1, (side, side), borderType=cv2.BORDER_REPLICATE)  # type: ignore[assignment]
     return mean
 
 

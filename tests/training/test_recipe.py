@@ -106,3 +106,9 @@ def test_unknown_recipe_lists_the_choices() -> None:
 def test_values_out_of_range_are_refused(overrides: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=r"above 0|in \[0, 1\)"):
         load_recipe("student-lite", overrides)
+
+
+@pytest.mark.parametrize("radius", ["0", "33"])
+def test_a_transfer_radius_out_of_range_is_refused(radius: str) -> None:
+    with pytest.raises(UsageError, match="transfer_radius must be from 1 to 32"):
+        load_recipe("student-lite", {"transfer_radius": radius})

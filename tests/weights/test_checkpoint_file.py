@@ -127,6 +127,9 @@ GOOD: dict[str, object] = {"name": "a", "architecture": "lite", "format_version"
         {**GOOD, "working_size": "80"},
         {**GOOD, "working_size": -5},
         {**GOOD, "working_size": True},
+        {**GOOD, "transfer_radius": 0},
+        {**GOOD, "transfer_radius": 33},
+        {**GOOD, "transfer_radius": 1.5},
     ],
 )
 def test_a_damaged_header(tmp_path: Path, values: object) -> None:

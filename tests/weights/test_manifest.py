@@ -23,6 +23,7 @@ ENTRY = {
     "parameters": 5,
     "architecture": "lite",
     "working_size": 160,
+    "transfer_radius": 6,
     "licence": "MIT",
     "data": {},
     "metrics": {"SOTS indoor": {"psnr": 30.5, "command": "dehaze bench --data SOTS"}},
@@ -92,6 +93,7 @@ def test_bundled_files_are_what_the_manifest_says(entry: ModelEntry) -> None:
         assert (sha256_of(path), path.stat().st_size) == (entry.sha256, entry.bytes)
         header = read_header(path)
         assert (header.architecture, header.working_size) == (entry.architecture, entry.working_size)
+        assert header.transfer_radius == entry.transfer_radius
         assert (header.metrics, header.data, header.licence) == (entry.metrics, entry.data, entry.licence)
 
 

@@ -83,6 +83,14 @@ def test_the_working_size_can_be_set(shelf: Shelf, tmp_path: Path) -> None:
     assert shelf.values()["models"]["small"]["working_size"] == 123
 
 
+def test_the_transfer_radius_can_be_set(shelf: Shelf, tmp_path: Path) -> None:
+    assert shelf.update(checkpoint(tmp_path / "run.safetensors"), *NEW) == 0
+    assert shelf.values()["models"]["small"]["transfer_radius"] == 1
+    assert shelf.update(checkpoint(tmp_path / "run.safetensors"), *NEW, "--transfer-radius", 6) == 0
+    assert load("small")[1].transfer_radius == 6
+    assert shelf.values()["models"]["small"]["transfer_radius"] == 6
+
+
 def test_the_result_obeys_the_schema(shelf: Shelf, tmp_path: Path) -> None:
     shelf.update(checkpoint(tmp_path / "run.safetensors", metrics=METRICS), *NEW, "--default")
     schema = json.loads((Path(manifest.__file__).parent / "manifest.schema.json").read_text())

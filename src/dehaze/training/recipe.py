@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dehaze.errors import UsageError
+from dehaze.weights.checkpoint import MAX_TRANSFER_RADIUS
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Recipe:
         clear_share: Share of training pictures without haze.
         precision: ``fp32`` or ``bf16`` (autocast).
         working_size: Long side the finished network works at; 0 for any (None in the checkpoint).
+        transfer_radius: Radius in working pixels over which its answers are averaged (`dehaze.upsample.fit`).
         validate_every: Steps between validations.
         seed: Seed of weights and batches.
         stages: Sizes and lengths.
@@ -116,6 +118,7 @@ class Recipe:
     clear_share: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     working_size: int = 160
+    transfer_radius: int = 1
     validate_every: int = 500
     seed: int = 0
     stages: tuple[Stage, ...] = (Stage(),)
@@ -244,6 +247,8 @@ def _check(recipe: Recipe) -> None:
             "working_size, optimiser.clip, optimiser.warmup, optimiser.weight_decay and distillation.weight "
             "cannot be negative"
         )
+    if not 1 <= recipe.transfer_radius <= MAX_TRANSFER_RADIUS:
+        raise UsageError(f"transfer_radius must be from 1 to {MAX_TRANSFER_RADIUS}")
     if recipe.validate_every < 1 or optimiser.decay_epochs < 1:
         raise UsageError("validate_every and optimiser.decay_epochs must be at least 1")
     if not 0 < guide.pool <= 1 or guide.temperature <= 0:

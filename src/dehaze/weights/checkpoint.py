@@ -25,6 +25,9 @@ FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 """A safetensors header of ours is a few kilobytes; anything larger is refused unread."""
 
+MAX_TRANSFER_RADIUS = 32
+"""Wider windows than this would span a working copy."""
+
 SMALLEST_WEIGHT = 1e-20
 """Weights smaller than this are stored as zero: products of denormals run many times slower on CPUs."""
 
@@ -44,6 +47,8 @@ class Header:
         architecture: Key of `dehaze.models.ARCHITECTURES`.
         config: Fields of the architecture's config dataclass.
         working_size: Long side in pixels of the pictures the network was trained on; None if any size does.
+        transfer_radius: Radius in working pixels of the windows over which its answers are averaged on their
+            way to full resolution (`dehaze.upsample.fit`), 1 to `MAX_TRANSFER_RADIUS`.
         parameters: Number of learned values.
         recipe: The resolved training recipe.
         data: What it was trained on: names, counts, licences.
@@ -57,6 +62,7 @@ class Header:
     architecture: str
     config: dict[str, Any] = field(default_factory=dict)
     working_size: int | None = None
+    transfer_radius: int = 1
     parameters: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -173,6 +179,8 @@ def _check_types(header: Header) -> None:
         fits = type(value) is type(getattr(standard, name)) or (name == "working_size" and value is None)
         if not fits or (name == "working_size" and value is not None and value < 1):
             raise ValueError(f"its {name} is {value!r:.40}")
+    if not 1 <= header.transfer_radius <= MAX_TRANSFER_RADIUS:
+        raise ValueError(f"its transfer_radius is {header.transfer_radius!r:.40}")
 
 
 def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]:

@@ -38,6 +38,7 @@ class ModelEntry:
         role: `general` for any picture; `benchmark`, trained on ITS alone, to compare with the literature.
         description: One sentence for people.
         working_size: Long side in pixels of the pictures the network was trained on; None if any size does.
+        transfer_radius: Radius in working pixels of the windows over which its answers are averaged.
         data: What it was trained on, as its checkpoint says.
         metrics: What was measured on -> figures and the command that measured them.
         repository: `owner/name` on the Hub; empty for bundled models.
@@ -56,6 +57,7 @@ class ModelEntry:
     role: Literal["general", "benchmark"]
     description: str
     working_size: int | None = None
+    transfer_radius: int = 1
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     repository: str = ""

@@ -46,6 +46,7 @@ def measure(path: Path) -> dict[str, Any]:
         "parameters": count_parameters(model),
         "architecture": header.architecture,
         "working_size": header.working_size,
+        "transfer_radius": header.transfer_radius,
         "licence": header.licence,
         "data": header.data,
         "metrics": header.metrics,
@@ -99,6 +100,8 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     header = replace(header, name=name, licence=options.licence or header.licence)
     if options.working_size:
         header = replace(header, working_size=options.working_size)
+    if options.transfer_radius:
+        header = replace(header, transfer_radius=options.transfer_radius)
     if options.metrics:
         header = replace(header, metrics=json.loads(options.metrics.read_text(encoding="utf-8")))
     for path in options.report:
@@ -158,6 +161,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--licence", help="terms of the weights, stored in the checkpoint")
     parser.add_argument(
         "--working-size", type=int, metavar="N", help="long side in pixels that served validation best"
+    )
+    parser.add_argument(
+        "--transfer-radius",
+        type=int,
+        metavar="N",
+        help="radius in working pixels that served validation best",
     )
     parser.add_argument("--metrics", type=Path, help="JSON of figures and commands, stored in the checkpoint")
     parser.add_argument(
