@@ -111,11 +111,18 @@ def test_airlight_may_differ_from_place_to_place(generator: torch.Generator) -> 
 def test_haze_that_is_left_is_gray(generator: torch.Generator) -> None:
     clear, t = _pictures(), torch.rand((2, 1, 24, 40), generator=generator)
     airlight = torch.tensor([[0.9, 0.6, 0.3], [0.8, 0.8, 0.8]])
-    assert torch.equal(haze.leave_some(clear, t, airlight, 0.0), clear)
-    all_of_it = haze.leave_some(clear, t, airlight, 1.0)
-    torch.testing.assert_close(all_of_it, haze.add_haze(clear, t, torch.tensor([[0.6], [0.8]])))
-    half = haze.leave_some(clear, t, airlight, 0.5)
-    torch.testing.assert_close(half, (clear + all_of_it) / 2)
+    gray = torch.tensor([[0.6], [0.8]])
+    assert torch.equal(haze.leave_some(clear, t, airlight, 0.0, 0.0), clear)
+    torch.testing.assert_close(haze.leave_some(clear, t, airlight, 1.0, 0.0), haze.add_haze(clear, t, gray))
+    half_as_thick = haze.leave_some(clear, t, airlight, 0.5, 0.0)
+    torch.testing.assert_close(half_as_thick, haze.add_haze(clear, t.sqrt(), gray))
+
+
+def test_what_haze_hides_stays_hidden() -> None:
+    clear, airlight = torch.zeros(1, 3, 1, 4), torch.ones(1, 1)
+    t = torch.tensor([1.0, 0.5, 0.03, 0.0]).view(1, 1, 1, 4)
+    left = haze.leave_some(clear, t, airlight, 0.0, 0.03)[0, 0, 0]
+    torch.testing.assert_close(left, 1 - torch.tensor([1.0, 1.03 * 0.5 / 0.53, 1.03 / 2, 0.0]))
 
 
 def test_new_light_keeps_black_and_white_and_doubles_the_darks(generator: torch.Generator) -> None:

@@ -81,8 +81,9 @@ class RealHaze:
         patchiness: Largest standard deviation of log beta over a picture; each picture draws its own.
         glow: Largest standard deviation of the airlight's brightness over a picture, on a log scale: haze is
             brighter towards the sun, a lamp or a window.
-        kept: Share of the haze that stays in the truth. Photographs called clear have some, and networks
-            taught to remove every bit remove too much outdoors (He et al., 2011, keep 0.05 for its looks).
+        kept: Share of the haze's optical depth that stays in the truth. Photographs called clear have some,
+            and networks taught to remove every bit remove too much outdoors (He et al., 2011, keep 0.05).
+        hidden: Transmission around which a scene counts as hidden: the truth keeps the haze before it.
         nearest: Largest depth of the nearest point: fog from a machine, or a bank of it, stands before
             everything. Most pictures draw far less.
     """
@@ -94,7 +95,8 @@ class RealHaze:
     patchiness: float = 0.35
     glow: float = 0.1
     nearest: float = 0.6
-    kept: float = 0.2
+    kept: float = 0.1
+    hidden: float = 0.03
 
 
 REAL_HAZE = RealHaze()
@@ -137,19 +139,26 @@ def sample_real(
     return airlight, beta, nearest
 
 
-def leave_some(clear: Tensor, t: Tensor, airlight: Tensor, share: float) -> Tensor:
-    """The scene with a share of its haze left in it, without the haze's colour.
+def leave_some(clear: Tensor, t: Tensor, airlight: Tensor, kept: float, hidden: float) -> Tensor:
+    """The scene with some of its haze left in it, without the haze's colour: what removing it should give.
+
+    A share of the optical depth stays everywhere, and all of it where next to nothing of the scene comes
+    through, so that a network leaves dense fog alone instead of guessing what is behind it: the truth's
+    transmission is t^kept (1 + hidden) t / (t + hidden), which is 1 without haze. The last factor does
+    softly what the lower bound t0 does in He et al. (2011), eq. 16.
 
     Args:
         clear: (N, 3, H, W) in [0, 1].
         t: (N, 1, H, W) transmission in [0, 1].
         airlight: As for `add_haze`.
-        share: Share of the haze that stays, 0 to 1.
+        kept: Share of the optical depth that stays, 0 to 1.
+        hidden: Transmission at which half of the haze before a scene stays; 0 hides none.
 
     Returns:
         (N, 3, H, W) in [0, 1].
     """
-    return add_haze(clear, 1 - share * (1 - t), airlight.mean(1, keepdim=True))
+    seen = (1 + hidden) * t / (t + hidden).clamp_min(torch.finfo(t.dtype).tiny)
+    return add_haze(clear, t**kept * seen, airlight.mean(1, keepdim=True))
 
 
 LIGHT = (-0.3, 1.0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dehaze.cli import main
+from dehaze.data.depth import LAYOUTS
 from dehaze.weights.checkpoint import read_header
 
 TINY = ["--set", "stages=[{sizes=[[16, 24]], batch=2, steps=2}]", "--set", "validate_every=1"]
@@ -104,7 +105,10 @@ def test_pseudo_depth_needs_only_photos(reside: Path, tmp_path: Path) -> None:
     command = ["train", "lite", "--clear", str(reside / "ITS/clear"), "--depth", "pseudo"]
     command += ["--set", "haze=mixed", "--set", "clear_share=0.2", "-o", str(tmp_path), *TINY_LITE, *QUIET]
     assert main(command) == 0
-    assert read_header(tmp_path / "best.safetensors").data["identity"]["depth"] == "drawn"
+    identity = read_header(tmp_path / "best.safetensors").data["identity"]
+    assert identity["depth"] == "drawn"
+    photos = len(list((reside / "ITS/clear").iterdir()))
+    assert identity["frames"] == LAYOUTS * (photos - 1)  # no layout of the photo that is held out
 
 
 def test_start_from_a_checkpoint(reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dehaze.data.depth import DepthSource, Frame, find_frames, hazy_and_clear, without_depth
+from dehaze.data.depth import LAYOUTS, DepthSource, Frame, find_frames, hazy_and_clear, without_depth
 from dehaze.errors import DataError
 
 
@@ -160,17 +160,24 @@ def test_some_pictures_can_be_left_clear(frames: list[Frame]) -> None:
 
 
 def test_some_of_real_haze_stays_in_the_truth(frames: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a perfect camera, in unchanged light: a fifth of the haze is left, gray; RESIDE's half is whole."""
+    """Through a perfect camera: a tenth of the optical depth is left, gray; RESIDE's half is whole."""
+    drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def add_haze(clear: torch.Tensor, t: torch.Tensor, airlight: torch.Tensor) -> torch.Tensor:
+        drawn.append((t, airlight))
+        return airlight + (clear - airlight) * t
+
+    monkeypatch.setattr("dehaze.haze.add_haze", add_haze)
     monkeypatch.setattr("dehaze.haze.photograph", lambda clear, hazy, generator: (clear, hazy))
     monkeypatch.setattr("dehaze.haze.relight", lambda clear, generator: clear)
     whole = DepthSource(frames, [(24, 32)]).batch(4, (24, 32), torch.Generator().manual_seed(5))["clear"]
+    drawn.clear()
     mixed = DepthSource(frames, [(24, 32)], rule="mixed")
     batch = mixed.batch(4, (24, 32), torch.Generator().manual_seed(5))
-    left = batch["clear"][:2] - whole[:2]
-    added = batch["hazy"][:2] - whole[:2]
-    torch.testing.assert_close(left.mean(1), 0.2 * added.mean(1))
-    assert float(left.abs().max()) > 0.01
-    assert float((left - 0.2 * added).abs().max()) > 1e-4  # the haze's colour is not left
+    t, light = (values[:2] for values in drawn[0])
+    gray, seen = light.mean(1, keepdim=True), t**0.1 * 1.03 * t / (t + 0.03)
+    torch.testing.assert_close(batch["clear"][:2], gray + (whole[:2] - gray) * seen)
+    assert float((batch["clear"][:2] - whole[:2]).abs().max()) > 0.01
     assert torch.equal(batch["clear"][2:], whole[2:])
 
 
@@ -197,6 +204,15 @@ def test_drawn_depth_needs_no_depth_folder(frames: list[Frame]) -> None:
     assert source.identity["depth"] == "drawn"
     batch = source.batch(2, (24, 32), torch.Generator().manual_seed(0))
     assert (batch["hazy"] - batch["clear"]).abs().max() > 0.05
+
+
+def test_each_photo_without_depth_gets_several_layouts(frames: list[Frame]) -> None:
+    drawn = without_depth(frames[0].clear.parent)
+    assert [f.clear for f in drawn[:3]] == [frames[0].clear] * LAYOUTS
+    assert len(drawn) == LAYOUTS * len(frames)
+    hazy = [hazy_and_clear(frame)[0] for frame in (drawn[0], drawn[0], drawn[1])]
+    assert np.array_equal(hazy[0], hazy[1])
+    assert not np.array_equal(hazy[0], hazy[2])
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ ZOOMS = (1.0, 1.15, 1.35)
 """Frames are kept at these multiples of the training size; a batch is cut from one of them."""
 EPOCH_PER_FRAME = 10
 """RESIDE ITS has ten hazy pictures a clear one."""
+LAYOUTS = 3
+"""Depth maps that are drawn for each picture that comes without one: nobody knows which is right."""
 _EXAMPLES = 3
 _FRAME = 4
 """Pixels of a picture's edge that must be white to be a frame; NYU's is 6 to 8 wide."""
@@ -40,10 +42,14 @@ _WHITE = 240
 
 @dataclass(frozen=True)
 class Frame:
-    """One clear picture on disk and its depth map; None draws a plausible one (`dehaze.data.outdoor`)."""
+    """One clear picture on disk and its depth map; None draws a plausible one (`dehaze.data.outdoor`).
+
+    `layout` numbers what is drawn: frames of one picture with other numbers have other depth.
+    """
 
     clear: Path
     depth: Path | None
+    layout: int = 0
 
 
 def find_frames(clear: Path, depth: Path) -> list[Frame]:
@@ -65,13 +71,14 @@ def find_frames(clear: Path, depth: Path) -> list[Frame]:
 
 
 def without_depth(clear: Path) -> list[Frame]:
-    """Clear pictures whose depth is to be drawn, in natural order.
+    """Clear pictures whose depth is to be drawn, `LAYOUTS` times each, in natural order.
 
     Raises:
         DataError: The folder is missing or empty.
     """
     pictures = _by_stem(clear)
-    return [Frame(pictures[stem], None) for stem in sorted(pictures, key=lambda stem: (len(stem), stem))]
+    order = sorted(pictures, key=lambda stem: (len(stem), stem))
+    return [Frame(pictures[stem], None, layout) for stem in order for layout in range(LAYOUTS)]
 
 
 def hazy_and_clear(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -124,8 +131,8 @@ class DepthSource:
         sizes: Every (height, width) that `batch` will be asked for; frames are kept reduced to fit them.
         device: Where frames stay and batches are made.
         rule: ``its``: gray airlight in [0.7, 1], beta in [0.6, 1.8] (RESIDE). ``real``: tinted and patchy
-            haze through a camera (`dehaze.haze.sample_real`) before scenes of any brightness, a little of
-            which stays in the truth, without its tint.
+            haze through a camera (`dehaze.haze.sample_real`) before scenes of any brightness, some of
+            which stays in the truth (`dehaze.haze.leave_some`).
             ``mixed``: half of each batch by either, but drawn depth is not what RESIDE's rule was made for.
         view: ``whole``: frames reduced until they just cover the size, so that a batch shows whole scenes.
             ``crop``: pieces of frames as they are.
@@ -179,7 +186,7 @@ class DepthSource:
         t, air = self._haze(depth, generator)
         hazy = haze.add_haze(clear, t, air)
         if n:
-            truth = haze.leave_some(clear[:n], t[:n], air[:n], haze.REAL_HAZE.kept)
+            truth = haze.leave_some(clear[:n], t[:n], air[:n], haze.REAL_HAZE.kept, haze.REAL_HAZE.hidden)
             camera_clear, camera_hazy = haze.photograph(truth, hazy[:n], generator)
             clear = torch.cat((camera_clear, clear[n:]))
             hazy = torch.cat((camera_hazy, hazy[n:]))
@@ -292,7 +299,8 @@ def _read_frame(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uin
         raise DataError(f"cannot read {frame.clear}: not a picture, or damaged")
     picture = np.asarray(decoded, dtype=np.uint8)
     if frame.depth is None:
-        return picture, pseudo_depth(picture, np.random.default_rng(zlib.crc32(frame.clear.name.encode())))
+        seed = (zlib.crc32(frame.clear.name.encode()), frame.layout)
+        return picture, pseudo_depth(picture, np.random.default_rng(seed))
     depth = cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED)
     if depth is None:
         raise DataError(f"cannot read {frame.depth}: not a picture, or damaged")

@@ -357,7 +357,8 @@ def _from_depth(
 
     frames = without_depth(clear) if depth == PSEUDO else find_frames(clear, Path(depth))
     out = _held_out(frames) if held_out else []
-    kept = frames[: len(frames) - len(out)]
+    held = {frame.clear for frame in out}
+    kept = [frame for frame in frames if frame.clear not in held]
     source = DepthSource(
         kept, recipe.sizes, device=device, rule=recipe.haze, view=recipe.view, clear_share=recipe.clear_share
     )
