@@ -47,6 +47,8 @@ LITE, STUDENT, AOD, PRIOR, JPEG = "student-lite", "student", "aod-net", "dark ch
 TRANSFER, ORT, ORT_GRAPH = "  its transfer alone", "student-lite, ort", "student-lite, ort graph"
 OPENVINO = "student-lite, openvino"
 STUDENT_LIMIT = 1080 * 1920
+RADIUS = 6
+"""Transfer radius of both bundled students."""
 STARTS = {
     "nothing": "pass",
     "import numpy, cv2": "import numpy, cv2",
@@ -72,7 +74,8 @@ def picture(size: str) -> Pixels:
 def network(architecture: str, working_size: int) -> tuple[torch.nn.Module, Header]:
     """A network of random weights and a header as its checkpoint would have it."""
     torch.manual_seed(0)
-    return build(architecture), Header(architecture, architecture, working_size=working_size)
+    header = Header(architecture, architecture, working_size=working_size, transfer_radius=RADIUS)
+    return build(architecture), header
 
 
 def lite(working_size: int) -> Dehazer:
@@ -90,7 +93,7 @@ def transfer(dehaze: Dehazer) -> Method:
 
     def run(pixels: Pixels) -> Pixels:
         guide = shrink(pixels, *dehaze.working_shape(*pixels.shape[:2]))
-        return apply(pixels, fit(guide, guide, noise=noise_variance(pixels)))
+        return apply(pixels, fit(guide, guide, noise=noise_variance(pixels), radius=RADIUS))
 
     return run
 
@@ -143,7 +146,7 @@ def around(run: Callable[[Pixels], Pixels], working_size: int) -> Method:
     def method(pixels: Pixels) -> Pixels:
         guide = shrink(pixels, *shape(*pixels.shape[:2]))
         answer = run(np.ascontiguousarray(guide.transpose(2, 0, 1)[None]))[0].transpose(1, 2, 0)
-        return apply(pixels, fit(guide, answer, noise=noise_variance(pixels)))
+        return apply(pixels, fit(guide, answer, noise=noise_variance(pixels), radius=RADIUS))
 
     return method
 
