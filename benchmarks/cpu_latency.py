@@ -41,14 +41,14 @@ from dehaze.machine import available_cpus
 from dehaze.models import build
 from dehaze.upsample import apply, fit, noise_variance, shrink
 from dehaze.weights import Header
+from dehaze.weights.manifest import read_manifest
 
 SIZES = {"620x460": (460, 620), "1080p": (1080, 1920), "4K": (2160, 3840), "12MP": (3000, 4000)}
 LITE, STUDENT, AOD, PRIOR, JPEG = "student-lite", "student", "aod-net", "dark channel prior", "JPEG in + out"
 TRANSFER, ORT, ORT_GRAPH = "  its transfer alone", "student-lite, ort", "student-lite, ort graph"
 OPENVINO = "student-lite, openvino"
 STUDENT_LIMIT = 1080 * 1920
-RADIUS = 6
-"""Transfer radius of both bundled students."""
+RADIUS = read_manifest()[LITE].transfer_radius
 STARTS = {
     "nothing": "pass",
     "import numpy, cv2": "import numpy, cv2",

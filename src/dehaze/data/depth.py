@@ -33,7 +33,7 @@ ZOOMS = (1.0, 1.15, 1.35)
 EPOCH_PER_FRAME = 10
 """RESIDE ITS has ten hazy pictures a clear one."""
 LAYOUTS = 3
-"""Depth maps that are drawn for each picture that comes without one: nobody knows which is right."""
+"""Depth maps drawn for a picture that comes without one; a batch takes any: nobody knows which is right."""
 _EXAMPLES = 3
 _FRAME = 4
 """Pixels of a picture's edge that must be white to be a frame; NYU's is 6 to 8 wide."""
@@ -42,14 +42,10 @@ _WHITE = 240
 
 @dataclass(frozen=True)
 class Frame:
-    """One clear picture on disk and its depth map; None draws a plausible one (`dehaze.data.outdoor`).
-
-    `layout` numbers what is drawn: frames of one picture with other numbers have other depth.
-    """
+    """One clear picture on disk and its depth map; None draws plausible ones (`dehaze.data.outdoor`)."""
 
     clear: Path
     depth: Path | None
-    layout: int = 0
 
 
 def find_frames(clear: Path, depth: Path) -> list[Frame]:
@@ -71,14 +67,13 @@ def find_frames(clear: Path, depth: Path) -> list[Frame]:
 
 
 def without_depth(clear: Path) -> list[Frame]:
-    """Clear pictures whose depth is to be drawn, `LAYOUTS` times each, in natural order.
+    """Clear pictures whose depth is to be drawn, in natural order.
 
     Raises:
         DataError: The folder is missing or empty.
     """
     pictures = _by_stem(clear)
-    order = sorted(pictures, key=lambda stem: (len(stem), stem))
-    return [Frame(pictures[stem], None, layout) for stem in order for layout in range(LAYOUTS)]
+    return [Frame(pictures[stem], None) for stem in sorted(pictures, key=lambda stem: (len(stem), stem))]
 
 
 def hazy_and_clear(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -87,7 +82,7 @@ def hazy_and_clear(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.
     Raises:
         DataError: The picture or its depth cannot be read.
     """
-    picture, depth = _read_frame(frame)
+    picture, (depth, *_) = _read_frame(frame)
     clear = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
     one = torch.ones(1)
     t = haze.transmission(torch.from_numpy(depth)[None, None].float() / 255, beta=one, dmax=one)
@@ -119,7 +114,7 @@ class _Level:
     """All frames at one resolution, padded to a common shape."""
 
     pictures: Tensor  # (N, 3, H, W) uint8
-    depth: Tensor  # (N, 1, H, W) uint8, 255 is the frame's own maximum
+    depth: Tensor  # (N, maps, H, W) uint8, 255 is the frame's own maximum; several maps where they are drawn
     sizes: Tensor  # (N, 2) height and width of what is not padding
 
 
@@ -202,6 +197,7 @@ class DepthSource:
         self, level: _Level, count: int, size: tuple[int, int], generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         index = torch.randint(self._frames, (count,), generator=generator)
+        layout = torch.randint(level.depth.shape[1], (count,), generator=generator)
         room = level.sizes[index] - torch.tensor(size)  # (count, 2)
         if int(room.min()) < 0:
             smallest = level.sizes.amin(0).tolist()
@@ -215,13 +211,12 @@ class DepthSource:
         columns = torch.arange(size[1]).repeat(count, 1)
         columns = torch.where(flip[:, None], columns.flip(1), columns) + corner[:, 1:]
         rows = torch.arange(size[0]) + corner[:, :1]
-        at = (  # non_blocking: a plain copy would wait for the step that the device is still at
-            index.to(self.device, non_blocking=True)[:, None, None],
-            rows.to(self.device, non_blocking=True)[:, :, None],
-            columns.to(self.device, non_blocking=True)[:, None, :],
+        frame, drawn, row, column = (  # non_blocking: a plain copy would wait for the device's current step
+            values.to(self.device, non_blocking=True)
+            for values in (index[:, None, None], layout[:, None, None], rows[:, :, None], columns[:, None, :])
         )
-        clear = level.pictures.permute(0, 2, 3, 1)[at].permute(0, 3, 1, 2).float() / 255
-        depth = level.depth[:, 0][at][:, None].float() / 255
+        clear = level.pictures.permute(0, 2, 3, 1)[frame, row, column].permute(0, 3, 1, 2).float() / 255
+        depth = level.depth[frame, drawn, row, column][:, None].float() / 255
         return clear.contiguous(), depth
 
     def _haze(self, depth: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -253,10 +248,10 @@ def _build_levels(
 ) -> dict[tuple[int, int], _Level]:
     def load(frame: Frame) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] | DataError:
         try:
-            picture, depth = _read_frame(frame)
+            picture, depths = _read_frame(frame)
         except DataError as error:
             return error
-        return [(_cover(picture, size), _cover(depth, size)) for size in wanted]
+        return [(_cover(picture, size), np.stack([_cover(d, size) for d in depths])) for size in wanted]
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         loaded = list(pool.map(load, frames))
@@ -285,22 +280,23 @@ def _stack(
     sizes = torch.tensor([p.shape[:2] for p in pictures])
     height, width = (int(v) for v in sizes.amax(0))
     stacked = torch.zeros((len(pictures), height, width, 3), dtype=torch.uint8)
-    depth = torch.zeros((len(pictures), 1, height, width), dtype=torch.uint8)
+    maps = max(d.shape[0] for d in depths)
+    depth = torch.zeros((len(pictures), maps, height, width), dtype=torch.uint8)
     for i, (p, d) in enumerate(zip(pictures, depths, strict=True)):
         stacked[i, : p.shape[0], : p.shape[1]] = torch.from_numpy(p)
-        depth[i, 0, : d.shape[0], : d.shape[1]] = torch.from_numpy(d)
+        depth[i, :, : d.shape[1], : d.shape[2]] = torch.from_numpy(d)
     return _Level(stacked.to(device).permute(0, 3, 1, 2), depth.to(device), sizes)
 
 
-def _read_frame(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Picture (H, W, 3) and depth (H, W), scaled so that 255 is the frame's own maximum."""
+def _read_frame(frame: Frame) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.uint8]]]:
+    """Picture (H, W, 3) and depth maps (H, W), scaled so that 255 is the frame's own maximum."""
     decoded = cv2.imread(str(frame.clear), cv2.IMREAD_COLOR_RGB)
     if decoded is None:
         raise DataError(f"cannot read {frame.clear}: not a picture, or damaged")
     picture = np.asarray(decoded, dtype=np.uint8)
     if frame.depth is None:
-        seed = (zlib.crc32(frame.clear.name.encode()), frame.layout)
-        return picture, pseudo_depth(picture, np.random.default_rng(seed))
+        name = zlib.crc32(frame.clear.name.encode())
+        return picture, [pseudo_depth(picture, np.random.default_rng((name, n))) for n in range(LAYOUTS)]
     depth = cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED)
     if depth is None:
         raise DataError(f"cannot read {frame.depth}: not a picture, or damaged")
@@ -314,7 +310,8 @@ def _read_frame(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uin
     if not np.isfinite(depth).all() or depth.min() < 0 or depth.max() <= 0:
         raise DataError(f"{frame.depth} is no depth map: expected finite values from 0 up, not all of them 0")
     scaled = depth.astype(np.float32) * (255 / max(float(depth.max()), 1e-6))
-    return _without_white_frame(picture, scaled.round().astype(np.uint8))
+    picture, whole = _without_white_frame(picture, scaled.round().astype(np.uint8))
+    return picture, [whole]
 
 
 def _without_white_frame(

@@ -357,8 +357,7 @@ def _from_depth(
 
     frames = without_depth(clear) if depth == PSEUDO else find_frames(clear, Path(depth))
     out = _held_out(frames) if held_out else []
-    held = {frame.clear for frame in out}
-    kept = [frame for frame in frames if frame.clear not in held]
+    kept = frames[: len(frames) - len(out)]
     source = DepthSource(
         kept, recipe.sizes, device=device, rule=recipe.haze, view=recipe.view, clear_share=recipe.clear_share
     )
