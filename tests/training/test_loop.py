@@ -32,6 +32,12 @@ RECIPE = Recipe(
     optimiser=Optimiser(lr=1e-3, warmup=2, ema=0.9),
 )
 
+MUON = replace(
+    RECIPE,
+    model={"widths": (8, 8), "blocks": (1, 1)},
+    optimiser=Optimiser(name="muon", lr=1e-3, warmup=2, ema=0.9),
+)
+
 
 class Noise:
     identity: ClassVar[dict[str, str | int]] = {"kind": "noise", "pictures": 10}
@@ -73,7 +79,7 @@ def trainer(
     **options: object,
 ) -> Trainer:
     torch.manual_seed(recipe.seed)
-    task = DehazeTask(build("lite", LiteConfig(widths=(4, 4), blocks=(1, 1))), loss="l1")
+    task = DehazeTask(build("lite", LiteConfig(**recipe.model)), loss="l1")
     return Trainer(
         recipe,
         task,
@@ -96,17 +102,20 @@ def judge(model: nn.Module, header: Header, *, limit: int | None = None) -> dict
 
 
 @pytest.mark.parametrize(
-    ("at", "number", "reason"),
+    ("at", "number", "reason", "recipe"),
     [
-        (1, signal.SIGINT, "interrupted"),
-        (4, signal.SIGTERM, "terminated"),
-        (5, signal.SIGINT, "interrupted"),
+        (1, signal.SIGINT, "interrupted", RECIPE),
+        (4, signal.SIGTERM, "terminated", RECIPE),
+        (5, signal.SIGINT, "interrupted", RECIPE),
+        (3, signal.SIGINT, "interrupted", MUON),
     ],
 )
-def test_resumed_equals_uninterrupted(tmp_path: Path, at: int, number: signal.Signals, reason: str) -> None:
-    whole = trainer(tmp_path / "whole", validator=judge).run()
+def test_resumed_equals_uninterrupted(
+    tmp_path: Path, at: int, number: signal.Signals, reason: str, recipe: Recipe
+) -> None:
+    whole = trainer(tmp_path / "whole", recipe=recipe, validator=judge).run()
 
-    first = trainer(tmp_path / "parts", validator=judge)
+    first = trainer(tmp_path / "parts", recipe=recipe, validator=judge)
     step = first._step
 
     def interrupted(module: nn.Module) -> dict[str, float]:
@@ -119,7 +128,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, at: int, number: signal.Si
     outcome = first.run()
     assert (outcome.reason, outcome.progress.step, outcome.finished) == (reason, at, False)
 
-    second = trainer(tmp_path / "parts", validator=judge)
+    second = trainer(tmp_path / "parts", recipe=recipe, validator=judge)
     assert second.resume()
     ended = second.run()
     assert ended.finished

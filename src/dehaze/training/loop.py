@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from dehaze.errors import TrainingError
 from dehaze.models import architecture_of, config_dict, count_parameters
 from dehaze.training.distributed import Distributed
+from dehaze.training.muon import Muon
 from dehaze.training.recipe import Optimiser, Recipe, Stage
 from dehaze.training.state import (
     Progress,
@@ -557,6 +558,8 @@ def _make_optimiser(settings: Optimiser, task: Task) -> torch.optim.Optimizer:
     # fused: small networks have so many small tensors that a tenth of a step went into updating them
     if settings.name == "adam":
         return torch.optim.Adam(parameters, lr=settings.lr, fused=True)
+    if settings.name == "muon":
+        return Muon(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 

@@ -18,9 +18,9 @@ class Optimiser:
     """How weights move.
 
     Attributes:
-        name: ``adam`` as in the paper, or ``adamw``.
+        name: ``adam`` as in the paper, ``adamw``, or ``muon`` (`dehaze.training.muon`).
         lr: Peak learning rate.
-        weight_decay: Decoupled weight decay (adamw only).
+        weight_decay: Decoupled weight decay (not ``adam``).
         clip: Largest gradient norm; 0 does not clip.
         schedule: ``cosine`` to `final` of the peak, ``step`` (times `decay` every `decay_epochs`) or
             ``constant``.
@@ -31,7 +31,7 @@ class Optimiser:
         ema: Decay of the moving average of the weights; 0 keeps none.
     """
 
-    name: Literal["adam", "adamw"] = "adamw"
+    name: Literal["adam", "adamw", "muon"] = "adamw"
     lr: float = 2e-3
     weight_decay: float = 1e-4
     clip: float = 1.0
