@@ -80,7 +80,7 @@ def test_the_same_command_goes_on(reside: Path, tmp_path: Path, capsys: pytest.C
     assert [e["step"] for e in log if e["event"] == "validation"] == [1, 2]
 
     assert main([*command, "--lr", "0.1"]) == 1
-    assert "optimiser.lr: 0.001 -> 0.1" in capsys.readouterr().err
+    assert "optimiser.lr: 0.002 -> 0.1" in capsys.readouterr().err
     assert main([*command, "--no-resume"]) == 2
     assert "already holds a run" in capsys.readouterr().err
 
