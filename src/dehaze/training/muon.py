@@ -6,7 +6,7 @@ Muon replaces the momentum M = U S V^T of a weight matrix by U V^T, found by a f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class Muon(torch.optim.AdamW):
         self._momentum = momentum
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient; the gradients of matrices are gone afterwards."""
         for group in self.param_groups:
             shapes: dict[tuple[int, int], list[Tensor]] = {}
