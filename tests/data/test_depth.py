@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from dehaze.data.depth import (
     EPOCH_PER_FRAME,
@@ -16,6 +17,7 @@ from dehaze.data.depth import (
     Frame,
     find_frames,
     hazy_and_clear,
+    read_with_depth,
     without_depth,
 )
 from dehaze.errors import DataError
@@ -47,6 +49,21 @@ def test_missing_depth_is_counted_with_examples(frames: list[Frame]) -> None:
     folder = frames[0].clear.parents[1]
     with pytest.raises(DataError, match=r"1 of 3 pictures .* have no depth map .* for example 2"):
         find_frames(folder / "clear", folder / "depth")
+
+
+def test_a_camera_turned_on_its_side_turns_photos_but_not_pictures_with_depth(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # turn by 90 degrees to view
+    frame = write_frame(tmp_path, "1")
+    turned = tmp_path / "turned.jpg"
+    Image.open(frame.clear).save(turned, exif=exif)
+    assert frame.depth is not None
+    picture, depth = read_with_depth(turned, frame.depth)
+    assert picture.shape[:2] == depth.shape == (48, 64)
+    hazy, clear = hazy_and_clear(
+        Frame(turned, None)
+    )  # its layout is drawn below a sky that must be at the top
+    assert hazy.shape == clear.shape == (64, 48, 3)
 
 
 def test_two_files_of_one_name_are_refused(frames: list[Frame]) -> None:

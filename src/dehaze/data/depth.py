@@ -22,10 +22,9 @@ from torch import Tensor
 
 from dehaze import haze
 from dehaze.data.outdoor import pseudo_depth
-from dehaze.data.reside import BORDER
+from dehaze.data.reside import BORDER, pictures_in, read_picture
 from dehaze.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 HazeRule = Literal["its", "real", "mixed"]
 View = Literal["whole", "crop"]
 ZOOMS = (1.0, 1.15, 1.35)
@@ -76,6 +75,33 @@ def without_depth(clear: Path) -> list[Frame]:
     return [Frame(pictures[stem], None) for stem in sorted(pictures, key=lambda stem: (len(stem), stem))]
 
 
+def read_with_depth(clear: Path, depth: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Decode a clear picture and its depth map, both as their pixels are stored (EXIF does not turn them).
+
+    Returns:
+        Picture (H, W, 3) uint8 RGB and depth (H, W) in the file's own unit, finite, from 0 up.
+
+    Raises:
+        DataError: One cannot be read, they differ in size, or the second is no depth map.
+    """
+    picture = read_picture(clear)
+    decoded = cv2.imread(str(depth), cv2.IMREAD_UNCHANGED)
+    if decoded is None:
+        raise DataError(f"cannot read {depth}: not a picture, or damaged")
+    values = np.asarray(decoded[..., 0] if decoded.ndim == 3 else decoded, np.float32)
+    if values.shape != picture.shape[:2]:
+        raise DataError(
+            f"{depth} is {values.shape[1]} x {values.shape[0]} pixels, its picture {clear} is "
+            f"{picture.shape[1]} x {picture.shape[0]}: they must agree"
+        )
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() <= 0:
+        raise DataError(
+            f"{depth} is no depth map: expected finite values from 0 up, larger for what is farther, "
+            "not all of them 0"
+        )
+    return picture, values
+
+
 def hazy_and_clear(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """A frame at full size with haze of SOTS indoor's kind (A = 1, beta = 1), and without: (H, W, 3) uint8.
 
@@ -91,12 +117,8 @@ def hazy_and_clear(frame: Frame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"no folder at {folder}")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name[0] == ".":
-            continue
+    for path in pictures_in(folder):
         other = found.setdefault(path.stem, path)
         if other != path:
             raise DataError(
@@ -104,8 +126,6 @@ def _by_stem(folder: Path) -> dict[str, Path]:
                 "name without ending, so each name may occur once",
                 "rename or remove one of them",
             )
-    if not found:
-        raise DataError(f"no pictures in {folder}: expected files ending in {', '.join(sorted(SUFFIXES))}")
     return found
 
 
@@ -288,28 +308,22 @@ def _stack(
     return _Level(stacked.to(device).permute(0, 3, 1, 2), depth.to(device), sizes)
 
 
+def _read_upright(path: Path) -> npt.NDArray[np.uint8]:
+    """A photo turned as its EXIF says: layouts are drawn for pictures whose sky is at the top."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if pixels is None:
+        raise DataError(f"cannot read {path}: not a picture, or damaged")
+    return np.asarray(pixels, dtype=np.uint8)
+
+
 def _read_frame(frame: Frame) -> tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.uint8]]]:
     """Picture (H, W, 3) and depth maps (H, W), scaled so that 255 is the frame's own maximum."""
-    decoded = cv2.imread(str(frame.clear), cv2.IMREAD_COLOR_RGB)
-    if decoded is None:
-        raise DataError(f"cannot read {frame.clear}: not a picture, or damaged")
-    picture = np.asarray(decoded, dtype=np.uint8)
     if frame.depth is None:
+        picture = _read_upright(frame.clear)
         name = zlib.crc32(frame.clear.name.encode())
         return picture, [pseudo_depth(picture, np.random.default_rng((name, n))) for n in range(LAYOUTS)]
-    depth = cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED)
-    if depth is None:
-        raise DataError(f"cannot read {frame.depth}: not a picture, or damaged")
-    if depth.ndim == 3:
-        depth = depth[..., 0]
-    if depth.shape != picture.shape[:2]:
-        raise DataError(
-            f"{frame.depth} is {depth.shape[1]} x {depth.shape[0]} pixels, its picture {frame.clear} is "
-            f"{picture.shape[1]} x {picture.shape[0]}: they must agree"
-        )
-    if not np.isfinite(depth).all() or depth.min() < 0 or depth.max() <= 0:
-        raise DataError(f"{frame.depth} is no depth map: expected finite values from 0 up, not all of them 0")
-    scaled = depth.astype(np.float32) * (255 / max(float(depth.max()), 1e-6))
+    picture, depth = read_with_depth(frame.clear, frame.depth)
+    scaled = depth * (255 / max(float(depth.max()), 1e-6))
     picture, whole = _without_white_frame(picture, scaled.round().astype(np.uint8))
     return picture, [whole]
 

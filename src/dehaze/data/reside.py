@@ -221,6 +221,20 @@ def read_pair(pair: Pair) -> tuple[Pixels, Pixels]:
     return hazy, cut_to(clear, (hazy.shape[0], hazy.shape[1]), pair.clear)
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """Pictures that lie in a folder, hidden files left out, in order of their names.
+
+    Raises:
+        DataError: The folder is missing or holds none.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no folder at {folder}")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+    if not paths:
+        raise DataError(f"no pictures in {folder}: expected files ending in {', '.join(sorted(SUFFIXES))}")
+    return paths
+
+
 def read_picture(path: Path) -> Pixels:
     """Decode one picture to (H, W, 3) uint8 RGB.
 

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from dehaze import haze
 from dehaze.data import scenes
-from dehaze.data.depth import Frame, find_frames
-from dehaze.data.reside import SUFFIXES, read_picture
-from dehaze.errors import DataError, UsageError
+from dehaze.data.depth import find_frames, read_with_depth
+from dehaze.data.reside import pictures_in, read_picture
+from dehaze.errors import UsageError
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -83,7 +83,7 @@ def shots_from_folders(clear: Path, depth: Path) -> list[Shot]:
     Raises:
         DataError: See `dehaze.data.depth.find_frames`.
     """
-    return [partial(_read, frame) for frame in find_frames(clear, depth)]
+    return [partial(read_with_depth, f.clear, f.depth) for f in find_frames(clear, depth) if f.depth]
 
 
 def shots_from_scenes(
@@ -100,7 +100,7 @@ def shots_from_scenes(
     Raises:
         DataError: The folder of textures holds no pictures, or damaged ones.
     """
-    photos = _read_textures(textures) if textures else ()
+    photos = [read_picture(path) for path in pictures_in(textures)] if textures else ()
 
     def shot(number: int) -> tuple[Pixels, Floats]:
         scene = scenes.render(np.random.default_rng((seed, number)), size, textures=photos)
@@ -251,38 +251,3 @@ def _pool(jobs: int | None) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _read(frame: Frame) -> tuple[Pixels, Floats]:
-    assert frame.depth is not None
-    picture = read_picture(frame.clear)
-    depth = _read_depth(frame.depth)
-    if depth.shape != picture.shape[:2]:
-        raise DataError(
-            f"{frame.depth} is {depth.shape[1]} x {depth.shape[0]} pixels, its picture {frame.clear} is "
-            f"{picture.shape[1]} x {picture.shape[0]}: they must agree"
-        )
-    return picture, depth
-
-
-def _read_depth(path: Path) -> Floats:
-    raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if raw is None:
-        raise DataError(f"cannot read {path}: not a picture, or damaged")
-    depth = raw.astype(np.float32)
-    if depth.ndim == 3:
-        depth = depth[..., 0]
-    if not np.isfinite(depth).all() or depth.min() < 0 or depth.max() <= 0:
-        raise DataError(
-            f"{path} is no depth map: expected finite values from 0 up, larger for what is farther"
-        )
-    return depth
-
-
-def _read_textures(folder: Path) -> list[Pixels]:
-    if not folder.is_dir():
-        raise DataError(f"no folder at {folder}")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
-    if not paths:
-        raise DataError(f"no pictures in {folder}: expected files ending in {', '.join(sorted(SUFFIXES))}")
-    return [read_picture(path) for path in paths]

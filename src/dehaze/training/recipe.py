@@ -93,7 +93,7 @@ class Recipe:
         task: ``dehaze`` (eq. 14), ``super-resolution`` (eq. 13) or ``distill`` (eq. 15).
         architecture: Key of `dehaze.models.ARCHITECTURES`.
         model: Fields of the architecture's config that differ from its defaults.
-        loss: Pixel loss.
+        loss: Pixel loss: see `dehaze.training.tasks.pixel_loss`.
         haze: Haze drawn over clear + depth: see `dehaze.data.depth.DepthSource`.
         view: ``whole`` pictures reduced to the size, or ``crop`` pieces of them at full resolution.
         clear_share: Share of training pictures without haze.
@@ -112,7 +112,7 @@ class Recipe:
     task: Literal["dehaze", "super-resolution", "distill"] = "dehaze"
     architecture: str = "student"
     model: dict[str, Any] = field(default_factory=dict)
-    loss: Literal["mse", "l1", "charbonnier"] = "l1"
+    loss: Literal["mse", "l1", "charbonnier", "rmse"] = "l1"
     haze: Literal["its", "real", "mixed"] = "its"
     view: Literal["whole", "crop"] = "whole"
     clear_share: float = 0.0

@@ -19,18 +19,22 @@ from dehaze.errors import TrainingError
 
 Batch = Mapping[str, Tensor]
 Losses = dict[str, Tensor]
-PixelLoss = Literal["mse", "l1", "charbonnier"]
+PixelLoss = Literal["mse", "l1", "charbonnier", "rmse"]
 Guidance = Literal["hr", "lr"]
 
 W_FA = 0.25
 """Weight of the feature affinity loss (Table 7)."""
 
 CHARBONNIER_EPSILON = 1e-3
-"""Width in [0, 1] of the rounded bottom of the Charbonnier loss."""
+"""Width in [0, 1] of the rounded bottom of the Charbonnier and root mean square losses."""
 
 
 def pixel_loss(answer: Tensor, truth: Tensor, kind: PixelLoss = "mse") -> Tensor:
-    """Mean over everything of the difference's square, magnitude, or rounded magnitude.
+    """How far answers are from the truth, both (N, ...) in [0, 1].
+
+    ``mse``, ``l1`` and ``charbonnier`` are means over everything of the difference's square, magnitude and
+    rounded magnitude. ``rmse`` is each picture's root mean square, averaged over pictures: as in the mean of
+    PSNR, hard pictures do not outweigh easy ones (docs/experiments.md, 24).
 
     Computed in the wider type of the two: a bfloat16 answer meets a float32 truth in float32.
     """
@@ -39,7 +43,10 @@ def pixel_loss(answer: Tensor, truth: Tensor, kind: PixelLoss = "mse") -> Tensor
         return difference.square().mean()
     if kind == "l1":
         return difference.abs().mean()
-    return (difference.square() + CHARBONNIER_EPSILON**2).sqrt().mean()
+    squares = difference.square()
+    if kind == "rmse":
+        squares = squares.flatten(1).mean(1)
+    return (squares + CHARBONNIER_EPSILON**2).sqrt().mean()
 
 
 def downscale(pictures: Tensor, factor: int) -> Tensor:
