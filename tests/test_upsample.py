@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dehaze.metrics import psnr, ssim
-from dehaze.upsample import LocalAffine, apply, blend, fit, noise_variance, shrink, white
+from dehaze.upsample import LocalAffine, apply, fit, noise_variance, shrink, white
 
 FACTOR = 4
 
@@ -291,11 +291,3 @@ def test_noise_is_measured_through_texture(deviation: float) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (2, 2), (50, 3)])
 def test_tiny_pictures_have_finite_noise(size: tuple[int, int]) -> None:
     assert 0 <= noise_variance(_random((*size, 3), np.uint8)) < 1
-
-
-def test_blend_keeps_a_share_of_the_previous_map() -> None:
-    before, now = _random_affine(4, 5), LocalAffine(*(np.zeros((4, 5, 3), np.float32) for _ in range(2)))
-    mixed = blend(before, now, 0.25)
-    np.testing.assert_allclose(mixed.gain, before.gain / 4)
-    np.testing.assert_allclose(mixed.offset, before.offset / 4)
-    assert mixed.gain.dtype == np.float32

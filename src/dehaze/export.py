@@ -22,7 +22,7 @@ from dehaze.dehazer import FALLBACK_WORKING_SIZE, Dehazer
 from dehaze.errors import DehazeError, UsageError
 from dehaze.limits import Limits
 from dehaze.models import count_parameters
-from dehaze.upsample import EPS, NOISE_SHARE, PATCH, PATCHES, RADIUS, RESIDUAL_FLOOR
+from dehaze.upsample import EPS, NOISE_SHARE, PATCH, PATCHES, RESIDUAL_FLOOR
 from dehaze.version import __version__
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import write_atomically
@@ -59,7 +59,7 @@ class FullResolution(nn.Module):
         radius: See `dehaze.upsample.fit`.
     """
 
-    def __init__(self, model: nn.Module, working_size: int, radius: int = RADIUS) -> None:
+    def __init__(self, model: nn.Module, working_size: int, radius: int) -> None:
         super().__init__()
         self.model = model
         self.working_size = working_size

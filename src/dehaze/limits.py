@@ -11,7 +11,6 @@ class Limits:
     """Promises of an architecture; every network in the registry is tested against them.
 
     Attributes:
-        min_size: Smallest height and width the network accepts as is (pixels).
         multiple: Height and width are padded up to this internally; callers need not care.
         half: Whether float16 and bfloat16 inference stays within one 8-bit level of float32 on a GPU.
         tiling: ``ok`` if a pixel's answer depends on a bounded neighbourhood only, ``discouraged`` if the
@@ -19,7 +18,6 @@ class Limits:
         scale: Output size over input size; 1 for dehazing networks, 2 or 4 for super-resolution teachers.
     """
 
-    min_size: int = 1
     multiple: int = 1
     half: bool = True
     tiling: Literal["ok", "discouraged"] = "ok"

@@ -1,12 +1,15 @@
-"""What this process may use of the machine: processors and memory, container limits included."""
+"""The machine: its processor, and what this process may use of it, container limits included."""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+_CPUINFO = Path("/proc/cpuinfo")
 _MODEST = 2 * 1024**3
 """Assumed to be free where the system does not say."""
 
@@ -22,6 +25,15 @@ def available_cpus() -> int:
         return int(asked)
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(affinity, _quota(_CGROUP) or affinity))
+
+
+def cpu_name() -> str:
+    """The processor's model, as the system names it."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", _CPUINFO.read_text(errors="replace"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def available_memory() -> int:

@@ -15,6 +15,9 @@ CONVENTION = (
 )
 """Printed beside every figure."""
 
+PSNR_CAP = 100.0
+"""Where means are taken, a picture equal to its truth counts as this many dB."""
+
 _RADIUS, _SIGMA = 5, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 

@@ -151,14 +151,6 @@ def fit(
     return LocalAffine(gain.astype(np.float32), offset.astype(np.float32))
 
 
-def blend(previous: LocalAffine, current: LocalAffine, weight: float) -> LocalAffine:
-    """Mix two maps of the same size, ``weight`` of the previous one and the rest of the current one."""
-    keep, take = np.float32(weight), np.float32(1 - weight)
-    return LocalAffine(
-        keep * previous.gain + take * current.gain, keep * previous.offset + take * current.offset
-    )
-
-
 def apply(
     pixels: Pixels, affine: LocalAffine, *, strength: float = 1.0, strip_rows: int = _STRIP_ROWS
 ) -> Pixels:

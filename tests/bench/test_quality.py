@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,18 +11,17 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from dehaze.bench.dataset import pictures
 from dehaze.bench.quality import (
-    PSNR_CAP,
+    Method,
     PicturePair,
     Quality,
     Score,
     evaluate,
-    evaluate_all,
     spread,
     untouched,
 )
 from dehaze.data.reside import discover
 from dehaze.errors import DataError
-from dehaze.metrics import luma
+from dehaze.metrics import PSNR_CAP, luma
 
 
 def scene(seed: int, height: int = 24, width: int = 32) -> np.ndarray:
@@ -29,6 +30,10 @@ def scene(seed: int, height: int = 24, width: int = 32) -> np.ndarray:
 
 def hazy(clear: np.ndarray, t: float) -> np.ndarray:
     return (clear * t + 255 * (1 - t)).round().astype(np.uint8)
+
+
+def judge(method: Method, pairs: Iterable[PicturePair], **options: Any) -> Quality:
+    return evaluate({"": method}, pairs, **options)[""]
 
 
 def pairs(count: int = 4) -> list[PicturePair]:
@@ -42,7 +47,7 @@ def pairs(count: int = 4) -> list[PicturePair]:
 
 def test_scores_and_gains_agree_with_scikit_image() -> None:
     chosen = pairs(2)
-    quality = evaluate(lambda x: 255 - x, chosen)
+    quality = judge(lambda x: 255 - x, chosen)
     for score, pair in zip(quality.scores, chosen, strict=True):
         own = peak_signal_noise_ratio(pair.clear, 255 - pair.hazy)
         assert score.psnr == pytest.approx(own, abs=1e-4)
@@ -50,14 +55,14 @@ def test_scores_and_gains_agree_with_scikit_image() -> None:
 
 
 def test_untouched_gains_nothing_and_is_never_worse() -> None:
-    quality = evaluate(untouched, pairs())
+    quality = judge(untouched, pairs())
     assert [s.gain for s in quality.scores] == [0] * len(quality.scores)
     assert quality.worse == 0
 
 
 def test_a_method_that_harms_is_counted_picture_by_picture() -> None:
     chosen = pairs()
-    quality = evaluate_all({"zero": np.zeros_like, "same": untouched}, chosen)
+    quality = evaluate({"zero": np.zeros_like, "same": untouched}, chosen)
     expected = sum(
         peak_signal_noise_ratio(p.clear, np.zeros_like(p.clear)) < peak_signal_noise_ratio(p.clear, p.hazy)
         for p in chosen
@@ -69,31 +74,31 @@ def test_a_method_that_harms_is_counted_picture_by_picture() -> None:
 
 def test_a_perfect_answer_counts_as_the_cap() -> None:
     clear = scene(0)
-    quality = evaluate(lambda _: clear, [PicturePair("a", hazy(clear, 0.5), clear)])
+    quality = judge(lambda _: clear, [PicturePair("a", hazy(clear, 0.5), clear)])
     assert (quality.psnr.mean, quality.ssim.mean) == (PSNR_CAP, pytest.approx(1))
 
 
 def test_luma_on_request() -> None:
     chosen = pairs(1)
-    quality = evaluate(untouched, chosen, channel="y")
+    quality = judge(untouched, chosen, channel="y")
     expected = [peak_signal_noise_ratio(luma(p.clear), luma(p.hazy)) for p in chosen]
     assert [s.psnr for s in quality.scores] == pytest.approx(expected, abs=1e-4)
 
 
 def test_levels_are_split_in_numeric_order() -> None:
-    levels = evaluate(untouched, pairs()).by_level()
+    levels = judge(untouched, pairs()).by_level()
     assert list(levels) == ["2", "10"]
     assert [len(q.scores) for q in levels.values()] == [4, 2]
     assert levels["2"].psnr.mean > levels["10"].psnr.mean
 
 
 def test_no_levels_where_names_tell_none() -> None:
-    assert evaluate(untouched, [PicturePair("a", scene(1), scene(2))]).by_level() == {}
+    assert judge(untouched, [PicturePair("a", scene(1), scene(2))]).by_level() == {}
 
 
 def test_progress_counts_pairs() -> None:
     seen: list[int] = []
-    evaluate(untouched, pairs(2), progress=seen.append)
+    judge(untouched, pairs(2), progress=seen.append)
     assert seen == [1, 2, 3]
 
 
@@ -127,9 +132,9 @@ def test_best_and_worst() -> None:
 
 def test_pairs_that_cannot_be_compared_are_named() -> None:
     with pytest.raises(DataError, match=r"^odd: pictures differ in shape"):
-        evaluate(untouched, [PicturePair("odd", scene(1), scene(1, 20, 20))])
+        judge(untouched, [PicturePair("odd", scene(1), scene(1, 20, 20))])
     with pytest.raises(DataError, match=r"^small: SSIM needs at least 11 x 11"):
-        evaluate(untouched, [PicturePair("small", scene(1, 8, 8), scene(1, 8, 8))])
+        judge(untouched, [PicturePair("small", scene(1, 8, 8), scene(1, 8, 8))])
 
 
 def write(path: Path, pixels: np.ndarray) -> None:
@@ -151,7 +156,7 @@ def test_sots_indoor_as_published(tmp_path: Path) -> None:
         ("hazy/1401_10.png", "10", "1401"),
     ]
     assert np.array_equal(found[0].clear, scene(1400, 60, 70)[10:-10, 10:-10])
-    assert list(evaluate(untouched, found).by_level()) == ["2", "10"]
+    assert list(judge(untouched, found).by_level()) == ["2", "10"]
 
 
 @pytest.mark.parametrize(("name", "level"), [("0001_0.8_0.2", "0.2"), ("0001_3_0.85", ""), ("0001", "")])
@@ -163,4 +168,4 @@ def test_levels_are_only_told_where_names_mean_one(tmp_path: Path, name: str, le
 
 def test_no_pairs_is_an_error() -> None:
     with pytest.raises(DataError, match="no pairs"):
-        evaluate(untouched, [])
+        judge(untouched, [])

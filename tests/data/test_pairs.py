@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dehaze.data.pairs import PairSource
-from dehaze.data.reside import discover
+from dehaze.data.reside import discover, read_picture
 from dehaze.errors import DataError
 
 SIZE = (16, 20)
@@ -81,12 +81,17 @@ def test_equal_generators_give_equal_batches(folder: Path) -> None:
     assert not torch.equal(a["hazy"], one.batch(5, SIZE, _generator(6))["hazy"])
 
 
-def test_the_memory_map_gives_the_same_batches_and_is_used_again(folder: Path, tmp_path: Path) -> None:
+def test_the_memory_map_gives_the_same_batches_and_is_used_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pairs, cache = discover(folder), tmp_path / "cache"
-    decoded: list[None] = []
+    decoded: list[Path] = []
+    monkeypatch.setattr(
+        "dehaze.data.pairs.read_picture", lambda path: [decoded.append(path), read_picture(path)][1]
+    )
 
     def make() -> PairSource:
-        return PairSource(pairs, [SIZE], cache=cache, memory_limit=0, progress=lambda: decoded.append(None))
+        return PairSource(pairs, [SIZE], cache=cache, memory_limit=0)
 
     mapped = make()
     assert len(decoded) == 12  # 8 hazy pictures, 4 clear ones decoded once

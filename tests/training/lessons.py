@@ -105,7 +105,6 @@ def talk(process: Distributed) -> Any:
         "total": process.total({"a": rank + 1, "b": 10 * rank}),
         "mean": process.mean({"a": rank + 1}),
         "any": [process.any(False), process.any(process.rank == 1), process.any(True)],
-        "from_main": process.from_main({"rank": process.rank}),
         "gather": process.gather({"rank": process.rank}),
     }
 

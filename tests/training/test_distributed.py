@@ -58,7 +58,6 @@ def test_every_way_of_talking(lesson: tuple[Path, list[Any]]) -> None:
         assert said["total"] == {"a": 3.0, "b": 10.0}
         assert said["mean"] == {"a": 1.5}
         assert said["any"] == [False, True, True]
-        assert said["from_main"] == {"rank": 0}
         assert said["gather"] == [{"rank": 0}, {"rank": 1}]
 
 
@@ -116,7 +115,6 @@ class TestAlone:
         assert process.total({"a": 2.0}) == process.mean({"a": 2.0}) == {"a": 2.0}
         assert process.any(True)
         assert not process.any(False)
-        assert process.from_main("x") == "x"
         assert process.gather("x") == ["x"]
         process.barrier()
 

@@ -62,6 +62,17 @@ class TestPixelLoss:
         rounded = (np.sqrt(0.25 + 1e-6) + 1e-3 + np.sqrt(1 + 1e-6)) / 3
         assert pixel_loss(self.answer, self.truth, "charbonnier").item() == pytest.approx(rounded)
 
+    def test_root_mean_square_is_each_pictures_own(self) -> None:
+        answer = torch.stack([torch.full((3, 4, 5), 0.1), torch.full((3, 4, 5), 0.3)])
+        loss = pixel_loss(answer, torch.zeros(2, 3, 4, 5), "rmse")
+        assert loss.item() == pytest.approx((np.sqrt(0.01 + 1e-6) + np.sqrt(0.09 + 1e-6)) / 2)
+
+    def test_root_mean_square_has_a_gradient_where_nothing_is_wrong(self) -> None:
+        answer = torch.zeros(2, 3, 4, 5, requires_grad=True)
+        pixel_loss(answer, torch.zeros(2, 3, 4, 5), "rmse").backward()
+        assert answer.grad is not None
+        assert torch.isfinite(answer.grad).all()
+
     def test_half_precision_answers_are_compared_in_full(self) -> None:
         answer = torch.full((1000,), 0.5, dtype=torch.bfloat16)
         loss = pixel_loss(answer, torch.full((1000,), 0.5001), "mse")

@@ -47,7 +47,16 @@ def pictures(found: PairSet) -> Iterator[PicturePair]:
         DataError: A picture is damaged.
     """
     for pair in found.pairs:
-        yield PicturePair(name_of(pair, found), *read_pair(pair), level_of(pair), pair.scene)
+        yield picture_pair(pair, found)
+
+
+def picture_pair(pair: Pair, found: PairSet) -> PicturePair:
+    """Decode one pair of a data set.
+
+    Raises:
+        DataError: A picture is damaged.
+    """
+    return PicturePair(name_of(pair, found), *read_pair(pair), level_of(pair), pair.scene)
 
 
 def name_of(pair: Pair, found: PairSet) -> str:

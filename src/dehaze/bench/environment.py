@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from dehaze.machine import available_cpus
+from dehaze.machine import available_cpus, cpu_name
 from dehaze.version import __version__
 
 
@@ -65,7 +63,7 @@ def describe_environment(device: torch.device) -> Environment:
     """Look at the machine and the software this runs on."""
     return Environment(
         system=f"{platform.system()} {platform.machine()}",
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cpus=available_cpus(),
         threads=torch.get_num_threads(),
         memory_gb=_memory_gb(),
@@ -75,14 +73,6 @@ def describe_environment(device: torch.device) -> Environment:
         torch=torch.__version__,
         dehaze=__version__,
     )
-
-
-def _cpu_name() -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _memory_gb() -> float | None:

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dehaze.bench.dataset import level_of, name_of
+from dehaze.bench.dataset import name_of, picture_pair
 from dehaze.bench.page import chosen_pictures, page, picture_strip
 from dehaze.bench.plot import check_plot, has_matplotlib, plot
-from dehaze.bench.quality import PicturePair, Pixels
+from dehaze.bench.quality import Pixels
 from dehaze.bench.report import Report
 from dehaze.bench.session import Session
 from dehaze.bench.sheets import Sheet, markdown, report_csv, sheets, table_sheet, tables_csv
 from dehaze.bench.tables import FilledTable
-from dehaze.data.reside import read_pair
 from dehaze.errors import DehazeError, UsageError
-from dehaze.photo.atomic import write_whole
+from dehaze.parts import write_whole
 
 HEADING = "dehaze bench"
 
@@ -112,9 +111,7 @@ def _strips(session: Session) -> list[_Strip]:
     for found, quality in zip(session.data, session.report.quality, strict=True):
         pairs = {name_of(pair, found): pair for pair in found.pairs}
         for name, why in chosen_pictures(quality).items():
-            pair = pairs[name]
-            shown = PicturePair(name, *read_pair(pair), level_of(pair), pair.scene)
-            strips.append(picture_strip(shown, why, methods, quality))
+            strips.append(picture_strip(picture_pair(pairs[name], found), why, methods, quality))
     return strips
 
 

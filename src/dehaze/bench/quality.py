@@ -1,8 +1,8 @@
 """PSNR and SSIM of dehazing methods over pairs of pictures, by the convention of `dehaze.metrics`.
 
-Everything works on plain uint8 arrays, so training, weight figures and the command line share it::
+Methods are functions of plain uint8 arrays::
 
-    quality = evaluate(dehazer, pictures(discover(Path("SOTS/indoor"))))
+    quality = evaluate({"mine": dehazer}, pictures(discover(Path("SOTS/indoor"))))["mine"]
     quality.psnr.mean, quality.ssim.mean, quality.worse, quality.best, quality.worst
 """
 
@@ -16,16 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dehaze.errors import DataError
-from dehaze.metrics import luma, psnr, ssim
+from dehaze.metrics import PSNR_CAP, luma, psnr, ssim
 
 Pixels = npt.NDArray[np.uint8]
 Method = Callable[[Pixels], Pixels]
 """Hazy (H, W, 3) uint8 RGB -> clear, same shape."""
 
 Channel = Literal["rgb", "y"]
-
-PSNR_CAP = 100.0
-"""A picture equal to its truth counts as this many dB, so that a mean exists."""
 
 WORSE_BY = 0.01
 """A picture counts as worse than untouched if it loses more than this many dB: less is rounding."""
@@ -124,17 +121,6 @@ class Quality:
 
 
 def evaluate(
-    method: Method,
-    pairs: Iterable[PicturePair],
-    *,
-    channel: Channel = "rgb",
-    progress: Callable[[int], None] | None = None,
-) -> Quality:
-    """Score one method; see `evaluate_all`."""
-    return evaluate_all({"": method}, pairs, channel=channel, progress=progress)[""]
-
-
-def evaluate_all(
     methods: Mapping[str, Method],
     pairs: Iterable[PicturePair],
     *,

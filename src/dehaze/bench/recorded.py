@@ -2,13 +2,13 @@
 
 One object a run; a row may have several (seeds). Example:
 
-    {"table": 6, "row": "lr", "figures": {"psnr": 25.1, "ssim": 0.92}, "recipe": "distill-fast",
+    {"table": 6, "row": "lr", "figures": {"psnr": 25.1, "ssim": 0.92},
      "command": "dehaze distill --data ./RESIDE --guidance lr", "commit": "1a2b3c4", "seed": 0,
      "minutes": 20.0, "data": "SOTS indoor, 50 pairs", "note": ""}
 
 Instead of figures a run may name a published model, whose checkpoint then states them:
 
-    {"table": 5, "row": "distilled", "checkpoint": "student"}
+    {"table": 5, "row": "student", "checkpoint": "student"}
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class Run:
         command: What was typed; the figures can be had again with it.
         figures: Metric (``psnr`` in dB, ``ssim``) -> what was measured.
         checkpoint: Published model that holds the figures instead; empty if none.
-        recipe: Name of the recipe.
         commit: Of the code.
         seed: Of the run.
         minutes: Of training.
@@ -46,7 +45,6 @@ class Run:
     command: str = ""
     figures: dict[str, float] = field(default_factory=dict)
     checkpoint: str = ""
-    recipe: str = ""
     commit: str = ""
     seed: int = 0
     minutes: float = 0.0

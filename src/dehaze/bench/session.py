@@ -14,7 +14,7 @@ from dehaze.bench.cost import CostSettings, measure_cost
 from dehaze.bench.dataset import find_data, pictures
 from dehaze.bench.environment import describe_environment
 from dehaze.bench.latency import Timing
-from dehaze.bench.quality import Channel, evaluate_all
+from dehaze.bench.quality import Channel, evaluate
 from dehaze.bench.report import CostRow, FlickerRow, QualityReport, QualityRow, Report
 from dehaze.bench.steadiness import count_passes, measure_flicker
 from dehaze.data.reside import PairSet
@@ -151,7 +151,7 @@ def _quality(plan: Plan, contenders: Sequence[Contender], found: PairSet, track:
         raise DataError(f"{found.root} has no sound pairs to measure quality on")
     methods = {c.name: c.answer for c in contenders}
     with track(f"quality, {found.name}", len(found)) as bar:
-        scores = evaluate_all(methods, pictures(found), channel=plan.channel, progress=bar.update)
+        scores = evaluate(methods, pictures(found), channel=plan.channel, progress=bar.update)
     return QualityReport(
         data=found.name,
         identity=str(found.identity["sha256"]),

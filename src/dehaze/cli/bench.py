@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ import typer
 from dehaze.cli import options as opt
 from dehaze.cli import output
 from dehaze.cli.errors import ExitStatus
-from dehaze.errors import UsageError
 
 if TYPE_CHECKING:
     from dehaze.bench.against import Comparison
@@ -212,7 +210,7 @@ def bench(
     from dehaze.bench.session import Plan
 
     working = opt.resolution(resolution)
-    pictures = [parse_size(size) for size in sizes or [DEFAULT_SIZE]]
+    pictures = [opt.size(text, example=DEFAULT_SIZE) for text in sizes or [DEFAULT_SIZE]]
     plan = Plan(
         models=models or [None],
         references=references,
@@ -228,18 +226,6 @@ def bench(
         command=shlex.join(["dehaze", *sys.argv[1:]]),
     )
     raise typer.Exit(measure(out, plan, outputs, against, tolerance))
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read the value of --size: width and height.
-
-    Raises:
-        UsageError: Not of the form WxH, or a side of 0.
-    """
-    found = re.fullmatch(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})", text.strip().lower(), re.ASCII)
-    if not found:
-        raise UsageError(f"--size is '{text}': expected WIDTHxHEIGHT in pixels, such as {DEFAULT_SIZE}")
-    return int(found[1]), int(found[2])
 
 
 def measure(out: Output, plan: Plan, outputs: Outputs, against: Path | None, tolerance: float) -> ExitStatus:

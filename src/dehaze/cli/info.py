@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 from dehaze.cli import options as opt
 from dehaze.cli import output
 from dehaze.errors import DehazeError
+from dehaze.machine import available_cpus, cpu_name
 from dehaze.version import __version__
 
 EXTRAS = {
@@ -67,7 +67,7 @@ def collect() -> dict[str, Any]:
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
         **_compute(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "opencv": _opencv(),
@@ -106,21 +106,10 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = named[0] if named else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
-
-
 def _compute() -> dict[str, Any]:
     try:
         import torch
 
-        from dehaze.machine import available_cpus
     except (ImportError, OSError) as error:
         return {"threads": None, "devices": [f"none, PyTorch does not load: {error}"]}
     devices = ["cpu"]

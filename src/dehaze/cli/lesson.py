@@ -211,7 +211,8 @@ _SIGNALLED = {"interrupted": ExitStatus.INTERRUPTED, "terminated": ExitStatus.TE
 
 
 def _request(lesson: Lesson) -> Request:
-    from dehaze.training.session import DataSpec, Request
+    from dehaze.training.session import Request
+    from dehaze.training.sources import DataSpec
 
     recipe = _recipe(lesson)
     return Request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import typer
@@ -22,10 +23,6 @@ def flag(*names: str, help: str, panel: str | None = None) -> Any:
     return typer.Option(*names, metavar="", help=help, rich_help_panel=panel)
 
 
-OutputOption = Annotated[
-    str | None,
-    typer.Option("-o", "--output", metavar="PATH", help="Where to write.", show_default=False),
-]
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -184,6 +181,20 @@ def tile(text: str) -> int | Literal["auto", "off"]:
         case "auto" | "off":
             return text
     return _pixels(text, "--tile", "auto, off")
+
+
+def size(text: str, *, least: int = 1, example: str) -> tuple[int, int]:
+    """Read the value of --size: width and height.
+
+    Raises:
+        UsageError: Not of the form WxH, or a side below `least`.
+    """
+    found = re.fullmatch(r"(\d{1,6})[x×](\d{1,6})", text.strip().lower(), re.ASCII)
+    if not found or min(int(found[1]), int(found[2])) < least:
+        raise UsageError(
+            f"--size is '{text}': expected WIDTHxHEIGHT in pixels, at least {least} each, such as {example}"
+        )
+    return int(found[1]), int(found[2])
 
 
 def bit_depth(value: BitDepth) -> Literal["auto", 8, 16]:

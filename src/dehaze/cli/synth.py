@@ -133,7 +133,8 @@ def _shots(
     if procedural is not None:
         if clear or depth:
             raise UsageError("--procedural makes its own scenes: leave --clear and --depth away")
-        return shots_from_scenes(procedural, _size(size), seed, textures)
+        width, height = opt.size(size, least=32, example="620x460")
+        return shots_from_scenes(procedural, (height, width), seed, textures)
     if textures:
         raise UsageError("--textures only serves --procedural")
     if not clear or not depth:
@@ -142,14 +143,6 @@ def _shots(
             "try: dehaze synth --procedural 20 -o ./RESIDE",
         )
     return shots_from_folders(clear, depth)
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Height and width from WIDTHxHEIGHT."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 32):
-        raise UsageError(f"--size is '{text}': expected WIDTHxHEIGHT of at least 32 each, such as 620x460")
-    return int(height), int(width)
 
 
 def _words(layout: Layout) -> str:

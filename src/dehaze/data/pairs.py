@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,7 +64,6 @@ class PairSource:
         cache: Folder for the memory-mapped files of sets above `memory_limit`; they are used again by later
             runs on the same data. None means ``$XDG_CACHE_HOME/dehaze/pairs``.
         memory_limit: Bytes to hold in memory on a CPU. On other devices all pictures must fit.
-        progress: Called after each decoded picture.
 
     Raises:
         DataError: There are no pairs, a picture is damaged, or there is no room for them.
@@ -79,7 +78,6 @@ class PairSource:
         view: Literal["whole", "crop"] = "whole",
         cache: Path | None = None,
         memory_limit: int = MEMORY_LIMIT,
-        progress: Callable[[], None] = lambda: None,
     ) -> None:
         if not len(pairs):
             raise DataError(f"{pairs.root} has no sound pairs to learn from:\n{pairs.report()}")
@@ -96,7 +94,7 @@ class PairSource:
         plans = [_Plan(shapes) for shapes in dict.fromkeys(layouts.values())]
         fits = 3 * sum(plan.total for plan in plans) <= memory_limit
         folder = None if fits else cache or _default_cache()
-        stored = _store(pictures, plans, folder, str(self.identity["sha256"]), progress)
+        stored = _store(pictures, plans, folder, str(self.identity["sha256"]))
         levels = {plan.shapes: plan.level(s.to(self.device)) for plan, s in zip(plans, stored, strict=True)}
         self._levels = {key: levels[shapes] for key, shapes in layouts.items()}
 
@@ -209,7 +207,6 @@ def _store(
     plans: Sequence[_Plan],
     folder: Path | None,
     key: str,
-    progress: Callable[[], None],
 ) -> list[Tensor]:
     """Decode every picture once for every plan, into memory or, given a folder, into memory-mapped files.
 
@@ -218,7 +215,7 @@ def _store(
     """
     if folder is None:
         stores = [torch.empty(3 * plan.total, dtype=torch.uint8) for plan in plans]
-        _fill(pictures, plans, stores, progress)
+        _fill(pictures, plans, stores)
         return stores
     paths = [folder / f"{key}-{plan.name}.rgb" for plan in plans]
     missing = [(path, plan) for path, plan in zip(paths, plans, strict=True) if not _complete(path, plan)]
@@ -227,7 +224,7 @@ def _store(
         with tempfile.TemporaryDirectory(dir=folder, prefix=".decoding-") as temporary:
             parts = [Path(temporary) / path.name for path, _ in missing]
             todo = [plan for _, plan in missing]
-            _fill(pictures, todo, [_mapped(p, plan) for p, plan in zip(parts, todo, strict=True)], progress)
+            _fill(pictures, todo, [_mapped(p, plan) for p, plan in zip(parts, todo, strict=True)])
             for part, (path, _) in zip(parts, missing, strict=True):
                 part.replace(path)
     return [_mapped(path, plan) for path, plan in zip(paths, plans, strict=True)]
@@ -256,7 +253,6 @@ def _fill(
     pictures: Sequence[_Picture],
     plans: Sequence[_Plan],
     stores: Sequence[Tensor],
-    progress: Callable[[], None],
 ) -> None:
     targets = [
         (plan, plan.starts().tolist(), store.view(-1, 3).numpy())
@@ -272,8 +268,7 @@ def _fill(
             store[starts[number] : starts[number] + height * width] = reduced.reshape(-1, 3)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for _ in pool.map(work, range(len(pictures))):
-            progress()
+        list(pool.map(work, range(len(pictures))))  # a list, so that the first error is raised
 
 
 def _default_cache() -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from dehaze.data import scenes
 from dehaze.data.depth import find_frames, read_with_depth
 from dehaze.data.reside import pictures_in, read_picture
 from dehaze.errors import UsageError
+from dehaze.parts import write_whole
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -214,15 +214,7 @@ def _save(path: Path, picture: Tensor, dtype: type[np.unsignedinteger[Any]] = np
     levels = (picture[0] * np.iinfo(dtype).max).round().permute(1, 2, 0).numpy()
     pixels = np.ascontiguousarray(levels[..., ::-1]).astype(dtype)  # cv2 writes BGR
     _, data = cv2.imencode(".png", pixels)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.tobytes())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, data.tobytes())
 
 
 def _prepare(root: Path, layout: Layout, overwrite: bool) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from dehaze.errors import PhotoError, UsageError
+from dehaze.parts import write_whole
 from dehaze.photo import exif as exif_tags
 from dehaze.photo import heic, ifd, jpeg, png, tiff
-from dehaze.photo.atomic import write_whole
 from dehaze.photo.formats import Format, output_format
 from dehaze.photo.icc import colour_space
 from dehaze.photo.types import Photo, PhotoInfo, Samples, to_8_bit, to_16_bit

@@ -91,13 +91,6 @@ class Distributed:
         """Whether any process says so: to stop at the same step when one is interrupted or sees a NaN."""
         return self.total({"flag": float(flag)})["flag"] > 0
 
-    def from_main(self, value: Any) -> Any:
-        """Return the main process's value (a small picklable object) in every process."""
-        box = [value]
-        if self.grouped:
-            dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
-
     def gather(self, value: Any) -> list[Any]:
         """Return every process's value (a small picklable object) by rank, in every process."""
         values = [value] * self.world

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dehaze.data import Source
 from dehaze.errors import TrainingError
 from dehaze.models import architecture_of, config_dict, count_parameters
 from dehaze.training.distributed import Distributed
@@ -51,18 +52,6 @@ REHEARSALS, REHEARSAL_SECONDS = 6, 20.0
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
 
 
-class Source(Protocol):
-    """Where batches come from; see `dehaze.data`."""
-
-    identity: dict[str, str | int]
-
-    def __len__(self) -> int: ...
-
-    def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
-        """Make `count` pictures of (height, width)."""
-        ...
-
-
 class Reporter(Protocol):
     """Told what happens; writes logs and shows progress."""
 
@@ -92,7 +81,6 @@ class RunOptions:
         max_minutes: Stop after this long in this sitting; None runs to the end.
         save_minutes: Time between saves of the state.
         log_every: Steps between reports; slow steps are reported after `REPORT_SECONDS`.
-        resume: Go on from the folder's state if there is one.
         source_commit: Commit of the code, for the checkpoint's header.
         data: What the header says of the data, beside its identity.
         licence: Terms of the weights, for the header.
@@ -104,7 +92,6 @@ class RunOptions:
     max_minutes: float | None = None
     save_minutes: float = 3.0
     log_every: int = 50
-    resume: bool = True
     source_commit: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     licence: str = ""

@@ -9,56 +9,25 @@ import hashlib
 import math
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dehaze.errors import DataError, UsageError
-from dehaze.models import build, count_parameters
+from dehaze.errors import UsageError
+from dehaze.models import architecture_of, build, config_dict, count_parameters
 from dehaze.models.teacher import Teacher
 from dehaze.training.distributed import Distributed, join
-from dehaze.training.loop import STATE, Outcome, RunOptions, Source, Trainer
+from dehaze.training.loop import STATE, Outcome, RunOptions, Trainer
 from dehaze.training.recipe import Recipe
 from dehaze.training.report import RunReporter
+from dehaze.training.sources import DataSpec, Judge, build_data
 from dehaze.training.tasks import DehazeTask, DistillTask, SuperResolutionTask, Task
-from dehaze.training.validation import DehazeValidator, PairSet, Pixels, SuperResolutionValidator
-
-_T = TypeVar("_T")
-
-_Pairs = list[tuple[Pixels, Pixels]]
-Judge = DehazeValidator | SuperResolutionValidator
-
-PSEUDO = "pseudo"
-"""In place of a depth folder: draw plausible depth (`dehaze.data.outdoor`)."""
-
-HELD_OUT, MAX_HELD_OUT = 0.02, 40
-"""Share and largest number of scenes kept for validation when no validation data is named."""
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Which data to use.
-
-    Attributes:
-        roots: RESIDE folders or folders of pairs; may stand beside `clear`.
-        clear: Folders of clear pictures to make haze over.
-        depth: Their depth folders, one for each of `clear`, or ``pseudo``.
-        shares: Weight of each of `roots`, then of each of `clear`; empty for equal weights.
-        validation: Folders of pairs to validate on; empty to hold some scenes out.
-        names: What the data is called, with its terms; goes into the checkpoint's header.
-    """
-
-    roots: tuple[Path, ...] = ()
-    clear: tuple[Path, ...] = ()
-    depth: tuple[str, ...] = ()
-    shares: tuple[float, ...] = ()
-    validation: tuple[Path, ...] = ()
-    names: tuple[str, ...] = ()
+from dehaze.weights import load
 
 
 @dataclass(frozen=True)
@@ -100,8 +69,6 @@ class Request:
         compile: Compile the step.
         initial: Checkpoint (name or path) to start from instead of random weights.
         licence: Terms of the weights.
-        tensorboard: Write event files if TensorBoard is there.
-        options: Anything else of `RunOptions` by name.
     """
 
     recipe: Recipe
@@ -113,8 +80,6 @@ class Request:
     compile: bool = False
     initial: str = ""
     licence: str = ""
-    tensorboard: bool = True
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 Listener = Callable[[str, dict[str, Any]], None]
@@ -128,7 +93,10 @@ def train(request: Request, listener: Listener = lambda event, figures: None) ->
         listener: Told ``("data" | "resume" | "step" | "validation", figures)``; main process only.
 
     Raises:
-        DataError, UsageError, TrainingError, ModelError: See their messages.
+        DataError: Data is missing, incomplete or unreadable.
+        UsageError: The request contradicts itself, or its folder holds a run that is not to be resumed.
+        TrainingError: The folder's run was started differently, or a loss became NaN or infinite.
+        ModelError: The teacher or the initial weights cannot be loaded.
     """
     with join(request.device) as process:
         if not request.resume and (request.folder / STATE).exists():
@@ -155,7 +123,7 @@ def plan(request: Request) -> Plan:
         DataError, UsageError, TrainingError, ModelError: As `train` would.
     """
     with join(request.device) as process:
-        trainer, _ = _assemble(replace(request, tensorboard=False), process, _silence, log=False)
+        trainer, _ = _assemble(request, process, _silence, log=False)
         at = trainer.progress.step if request.resume and trainer.resume() else 0
         recipe = request.recipe
         ends = recipe.stage_ends(len(trainer.source))
@@ -224,19 +192,20 @@ def _assemble(
         data={"names": list(request.data.names)} if request.data.names else {},
         licence=request.licence,
         initial=_initial_weights(request.initial, task.model),
-        **request.options,
     )
-    reporter = (
-        RunReporter(request.folder, hear, tensorboard=request.tensorboard)
-        if log and process.is_main
-        else None
-    )
+    reporter = RunReporter(request.folder, hear) if log and process.is_main else None
     trainer = Trainer(recipe, task, source, validator, options, process, reporter, context)
     return trainer, reporter
 
 
 def build_task(recipe: Recipe, device: torch.device) -> Task:
-    """Build the network and what it is to learn, on the device, channels last."""
+    """Build the network and what it is to learn, on the device, channels last.
+
+    Raises:
+        UsageError: The architecture cannot do the task, or the teacher is none.
+        ModelError: The teacher cannot be loaded.
+        TrainingError: Student and teacher do not pair.
+    """
     model = build(recipe.architecture, recipe.model)
     enlarges = isinstance(model, Teacher)
     if enlarges != (recipe.task == "super-resolution"):
@@ -266,8 +235,6 @@ def build_task(recipe: Recipe, device: torch.device) -> Task:
 
 
 def _teacher(name: str) -> nn.Module:
-    from dehaze.weights import load
-
     model, _ = load(name or "teacher")
     if not isinstance(model, Teacher):
         raise UsageError(
@@ -288,9 +255,6 @@ def _fingerprint(model: nn.Module) -> str:
 def _initial_weights(name: str, model: nn.Module) -> dict[str, Tensor] | None:
     if not name:
         return None
-    from dehaze.models import architecture_of, config_dict
-    from dehaze.weights import load
-
     loaded, header = load(name)
     if header.architecture != architecture_of(model) or config_dict(loaded) != config_dict(model):
         raise UsageError(
@@ -298,93 +262,6 @@ def _initial_weights(name: str, model: nn.Module) -> dict[str, Tensor] | None:
             f"{architecture_of(model)}"
         )
     return loaded.state_dict()
-
-
-def build_data(spec: DataSpec, recipe: Recipe, device: torch.device) -> tuple[Source, Judge]:
-    """Find, check and load the data; see `DataSpec`.
-
-    Raises:
-        DataError: Data is missing, incomplete or unreadable; the message says what and where.
-        UsageError: Folders that belong together were not named together.
-    """
-    if not spec.roots and not spec.clear:
-        raise UsageError("name the data: --data DIR, or --clear DIR with --depth DIR")
-    if len(spec.depth) != len(spec.clear):
-        raise UsageError(
-            f"{len(spec.clear)} --clear and {len(spec.depth)} --depth were given: each --clear DIR needs its "
-            f"--depth DIR, or --depth {PSEUDO} where there is none"
-        )
-    count = len(spec.roots) + len(spec.clear)
-    if spec.shares and len(spec.shares) != count:
-        raise UsageError(
-            f"{len(spec.shares)} --share were given for {count} folders of data",
-            "expected one for each --data, then one for each --clear",
-        )
-    held_out = not spec.validation
-    parts = [_from_pairs(root, recipe, device, held_out) for root in spec.roots]
-    parts += [
-        _from_depth(clear, depth, recipe, device, held_out)
-        for clear, depth in zip(spec.clear, spec.depth, strict=True)
-    ]
-    sources = [source for source, _ in parts]
-    held = [pair for _, pairs in parts for pair in pairs]
-    sets = [PairSet("held out", tuple(held))] if held_out else _read_sets(spec.validation)
-    if count == 1:
-        return sources[0], _validator(recipe, sets, device)
-    from dehaze.data.mixed import MixedSource
-
-    return MixedSource(sources, spec.shares or [1.0] * count), _validator(recipe, sets, device)
-
-
-def _from_pairs(root: Path, recipe: Recipe, device: torch.device, held_out: bool) -> tuple[Source, _Pairs]:
-    """A source of a folder's pairs, and the pairs that were held out of it."""
-    from dehaze.data.pairs import PairSource
-    from dehaze.data.reside import discover, read_pair
-
-    found = discover(root, "train").require_sound()
-    scenes = list(dict.fromkeys(p.scene for p in found.pairs))
-    out = set(_held_out(scenes)) if held_out else set()
-    kept = replace(found, pairs=tuple(p for p in found.pairs if p.scene not in out))
-    held = [read_pair(p) for p in found.pairs if p.scene in out][:MAX_HELD_OUT]
-    return PairSource(kept, recipe.sizes, device=device, view=recipe.view), held
-
-
-def _from_depth(
-    clear: Path, depth: str, recipe: Recipe, device: torch.device, held_out: bool
-) -> tuple[Source, _Pairs]:
-    """A source that makes haze, and pairs by SOTS indoor's rule (A = 1, beta = 1) over held-out frames."""
-    from dehaze.data.depth import DepthSource, find_frames, hazy_and_clear, without_depth
-
-    frames = without_depth(clear) if depth == PSEUDO else find_frames(clear, Path(depth))
-    out = _held_out(frames) if held_out else []
-    kept = frames[: len(frames) - len(out)]
-    source = DepthSource(
-        kept, recipe.sizes, device=device, rule=recipe.haze, view=recipe.view, clear_share=recipe.clear_share
-    )
-    return source, [hazy_and_clear(frame) for frame in out]
-
-
-def _held_out(items: Sequence[_T]) -> list[_T]:
-    """The last few, evenly few whatever the size; at least one stays for training."""
-    count = min(MAX_HELD_OUT, max(1, round(HELD_OUT * len(items))), len(items) - 1)
-    if count < 1:
-        raise DataError("a single scene cannot be both trained on and validated on", "name data with --val")
-    return list(items[-count:])
-
-
-def _read_sets(folders: Sequence[Path]) -> list[PairSet]:
-    from dehaze.data.reside import discover, read_pair
-
-    found = [(folder.name, discover(folder, "test").require_sound().pairs) for folder in folders]
-    return [PairSet(name, tuple(read_pair(p) for p in pairs)) for name, pairs in found]
-
-
-def _validator(recipe: Recipe, sets: list[PairSet], device: torch.device) -> Judge:
-    if recipe.task != "super-resolution":
-        return DehazeValidator(sets, device)
-    clear = [truth for s in sets for _, truth in s.pairs]
-    scale = int(recipe.model.get("scale", 2))
-    return SuperResolutionValidator(clear, scale, device)
 
 
 def _silence(event: str, figures: dict[str, Any]) -> None:

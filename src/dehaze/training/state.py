@@ -89,7 +89,7 @@ def load_state(path: Path) -> RunState:
             meta = json.loads((file.metadata() or {}).get(_KEY, "null"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
-        raise TrainingError(f"no training state at {path}", "start without --resume") from error
+        raise TrainingError(f"no training state at {path}") from error
     except (OSError, SafetensorError, ValueError) as error:
         raise TrainingError(f"{path} is damaged and cannot be resumed: {error}") from error
     if meta is None:

@@ -12,14 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from dehaze.metrics import psnr
+from dehaze.metrics import PSNR_CAP, psnr
 from dehaze.weights.checkpoint import Header
 
 Pixels = npt.NDArray[np.uint8]
-
-
-PSNR_CAP = 100.0
-"""A picture equal to its truth counts as this many dB, so that a mean exists."""
 
 
 class Validator(Protocol):

@@ -296,10 +296,8 @@ class Source:
         """Go to the last key frame before the start."""
         self._start, self._duration = start, duration
         origin = Fraction(self.container.start_time or 0, av.time_base)
-        self._begin = origin + Fraction(start).limit_denominator(1_000_000)
-        self._end = (
-            None if duration is None else self._begin + Fraction(duration).limit_denominator(1_000_000)
-        )
+        self._begin = origin + _exact(start)
+        self._end = None if duration is None else self._begin + _exact(duration)
         if start and self.container.duration and start >= self.container.duration / av.time_base:
             length = self.container.duration / av.time_base
             raise UsageError(

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dehaze.errors import ModelError
+from dehaze.parts import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,19 +85,9 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a whole file, or nothing: to a temporary file in the same folder, then in one move."""
+    """Write a whole file, or nothing, in a folder that is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, data)
 
 
 def rewrite_header(source: Path, target: Path, header: Header) -> None:
