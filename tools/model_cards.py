@@ -37,8 +37,11 @@ def _curve(path: Path) -> str:
     points = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     stride = max(1, -(-len(points) // CURVE_POINTS))
     kept = points[::stride] + ([points[-1]] if (len(points) - 1) % stride else [])
-    rows = [f"| {p['step']:,} | {p['psnr']:.2f} |" for p in kept]
-    return "\n".join(["## Curve", "", "| step | validation PSNR, dB |", "|---|---|", *rows, ""])
+    sets = [key for key in kept[0] if key.startswith("psnr/")] or ["psnr"]
+    titles = [f"{key.removeprefix('psnr/')}, dB" if "/" in key else "validation PSNR, dB" for key in sets]
+    rows = [" | ".join([f"| {p['step']:,}", *(f"{p[key]:.2f}" for key in sets)]) + " |" for p in kept]
+    head = [" | ".join(["| step", *titles]) + " |", "|---" * (len(sets) + 1) + "|"]
+    return "\n".join(["## Curve", "", *head, *rows, ""])
 
 
 if __name__ == "__main__":

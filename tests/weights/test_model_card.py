@@ -44,6 +44,12 @@ def test_the_card_says_what_the_header_says() -> None:
         assert words in text
 
 
+def test_a_teachers_card_does_not_send_anyone_to_run_it() -> None:
+    text = card(Header("guide", "teacher"), "guide.safetensors", "")
+    assert "dehaze distill --data ./RESIDE --teacher guide.safetensors" in text
+    assert "dehaze run" not in text
+
+
 @pytest.mark.parametrize(
     ("licence", "expected"),
     [

@@ -33,12 +33,7 @@ def card(header: Header, address: str, sha256: str) -> str:
         *_front_matter(header),
         f"# {header.name}",
         "",
-        "Clears haze and fog from photos and video with `dehaze-cli`:",
-        "",
-        "```",
-        "pip install dehaze-cli",
-        f"dehaze run foggy.jpg -m {address}",
-        "```",
+        *_use(header, address),
         "",
         "| | |",
         "|---|---|",
@@ -55,6 +50,16 @@ def card(header: Header, address: str, sha256: str) -> str:
         *_block("Training recipe", header.recipe),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _use(header: Header, address: str) -> list[str]:
+    if header.architecture == "teacher":
+        what = "A super-resolution teacher: it guides the training of dehazing networks with `dehaze-cli`"
+        command = f"dehaze distill --data ./RESIDE --teacher {address}"
+    else:
+        what = "Clears haze and fog from photos and video with `dehaze-cli`"
+        command = f"dehaze run foggy.jpg -m {address}"
+    return [f"{what}:", "", "```", "pip install dehaze-cli", command, "```"]
 
 
 def _front_matter(header: Header) -> list[str]:

@@ -97,7 +97,7 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     header = read_header(options.checkpoint)
     name = options.name or header.name
     entry = manifest["models"].get(name, {})
-    header = replace(header, name=name, licence=options.licence or header.licence)
+    header = replace(header, name=name, licence=options.licence or header.licence, metrics=_measured(header))
     if options.working_size:
         header = replace(header, working_size=options.working_size)
     if options.transfer_radius:
@@ -105,7 +105,7 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     if options.metrics:
         header = replace(header, metrics=json.loads(options.metrics.read_text(encoding="utf-8")))
     for path in options.report:
-        header = replace(header, metrics={**_measured(header), **figures_of(path, name)})
+        header = replace(header, metrics={**header.metrics, **figures_of(path, name)})
     entry = {
         "source": "bundled",
         "file": f"{name}.safetensors",
