@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dehaze.cli import options as opt
-from dehaze.cli import output
 from dehaze.cli.errors import ExitStatus
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ WHAT, FILES = "What to measure", "Reports"
 DEFAULT_SIZE = "620x460"
 
 
+@opt.grouped
 def bench(
     models: Annotated[
         list[str] | None,
@@ -182,11 +182,8 @@ def bench(
         ),
     ] = 0.05,
     overwrite: opt.ReplaceOption = False,
-    as_json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
-    verbose: opt.VerboseOption = False,
-    no_progress: opt.NoProgressOption = False,
-    debug: opt.DebugOption = False,
+    *,
+    messages: opt.Messages,
 ) -> None:
     """Measure what models cost and how well they do, beside points of reference.
 
@@ -198,7 +195,7 @@ def bench(
       dehaze bench --json > report.json; dehaze bench --against report.json
       dehaze bench --table 5                            the paper's figures and ours
     """
-    out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
+    out = messages.start()
     from dehaze.bench.outputs import Outputs
 
     outputs = Outputs(csv, markdown, plot, html)

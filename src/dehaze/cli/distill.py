@@ -6,20 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from dehaze.cli import lesson, output
+from dehaze.cli import lesson
 from dehaze.cli import options as opt
 
 AFFINITY = "Feature affinity (3.3)"
+_RECIPES = {"student": "student", "lite": "student-lite"}
 
 
+@opt.grouped
 def distill(
-    data: lesson.DataOption = [],  # noqa: B006
-    clear: lesson.ClearOption = [],  # noqa: B006
-    depth: lesson.DepthOption = [],  # noqa: B006
-    share: lesson.ShareOption = [],  # noqa: B006
-    val: lesson.ValidationOption = [],  # noqa: B006
-    data_name: lesson.DataNameOption = [],  # noqa: B006
-    licence: lesson.LicenceOption = "",
+    *,
+    given: lesson.Lesson,
     student: Annotated[
         Literal["student", "lite"] | None,
         typer.Option(
@@ -29,7 +26,6 @@ def distill(
             help="Which network to teach. Without it: the recipe's, or student.",
         ),
     ] = None,
-    recipe: lesson.RecipeOption = None,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -57,22 +53,8 @@ def distill(
     projections: Annotated[
         bool, typer.Option("--projections", rich_help_panel=AFFINITY, help="Learn 1 x 1 projections.")
     ] = False,
-    overrides: lesson.SetOption = [],  # noqa: B006
-    steps: lesson.StepsOption = None,
-    lr: lesson.LrOption = None,
-    seed: lesson.SeedOption = None,
-    folder: lesson.FolderOption = None,
-    max_minutes: lesson.MinutesOption = None,
-    resume: lesson.ResumeOption = True,
-    initial: lesson.InitialOption = "",
-    compile_step: lesson.CompileOption = False,
-    device: opt.DeviceOption = "auto",
     dry_run: opt.DryRunOption = False,
-    as_json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
-    verbose: opt.VerboseOption = False,
-    no_progress: opt.NoProgressOption = False,
-    debug: opt.DebugOption = False,
+    messages: opt.Messages,
 ) -> None:
     """Train a dehazing network on hazy pictures, guided by a teacher that sees the clear ones.
 
@@ -92,26 +74,5 @@ def distill(
     settings["task"] = "distill"
     if student is not None:
         settings["architecture"] = student
-    given = lesson.Lesson(
-        recipe=recipe or {"student": "student", "lite": "student-lite"}[student or "student"],
-        device=device,
-        data=data,
-        clear=clear,
-        depth=depth,
-        share=share,
-        val=val,
-        data_names=data_name,
-        licence=licence,
-        settings=settings,
-        overrides=overrides,
-        steps=steps,
-        lr=lr,
-        seed=seed,
-        folder=folder,
-        max_minutes=max_minutes,
-        resume=resume,
-        initial=initial,
-        compile=compile_step,
-    )
-    out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
-    lesson.teach(given, out, dry_run=dry_run)
+    out = messages.start()
+    lesson.teach(given, _RECIPES[student or "student"], settings, out, dry_run=dry_run)

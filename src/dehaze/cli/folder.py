@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dehaze.cli import options as opt
-from dehaze.cli import output
 from dehaze.cli.errors import ExitStatus, explain, report
 from dehaze.cli.loading import load_dehazer
 from dehaze.cli.run import combined_status
@@ -26,6 +25,7 @@ FILES = "Which files"
 _SUFFIXES_SHOWN = 5
 
 
+@opt.grouped
 def folder(
     directory: Annotated[
         str, typer.Argument(metavar="DIR", help="A directory of photos and videos.", show_default=False)
@@ -82,22 +82,10 @@ def folder(
     compare: opt.CompareOption = False,
     dry_run: opt.DryRunOption = False,
     fail_fast: opt.FailFastOption = False,
-    model: opt.ModelOption = None,
-    device: opt.DeviceOption = "auto",
-    precision: opt.PrecisionOption = "auto",
-    resolution: opt.ResolutionOption = "auto",
-    tile: opt.TileOption = "auto",
-    strength: opt.StrengthOption = 1.0,
-    format: opt.FormatOption = None,
-    quality: opt.QualityOption = None,
-    metadata: opt.MetadataOption = "keep",
-    bit_depth: opt.BitDepthOption = "auto",
-    max_pixels: opt.MaxPixelsOption = None,
-    as_json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
-    verbose: opt.VerboseOption = False,
-    no_progress: opt.NoProgressOption = False,
-    debug: opt.DebugOption = False,
+    *,
+    inference: opt.Inference,
+    files: opt.PictureFiles,
+    messages: opt.Messages,
 ) -> None:
     """Clear the haze from every photo and video in a directory.
 
@@ -109,8 +97,8 @@ def folder(
     What is done already is skipped, so after an interruption the same command goes on. A file that fails
     does not stop the others; if some fail, the exit status is 3.
     """
-    out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
-    working_side, tile_side = opt.resolution(resolution), opt.tile(tile)
+    out = messages.start()
+    settings = inference.settings()
     from dehaze.folder import FolderSettings, parse_shard, plan_folder
 
     plan = plan_folder(
@@ -119,7 +107,7 @@ def folder(
         recursive=recursive,
         globs=globs or (),
         shard=parse_shard(shard),
-        format=format,
+        format=files.format,
         compare=compare,
         overwrite=overwrite,
     )
@@ -127,24 +115,16 @@ def folder(
     if dry_run:
         _say_dry_run(plan, out)
         return
-    settings = FolderSettings(
-        strength=strength,
-        reading={} if max_pixels is None else {"max_pixels": max_pixels},
-        writing={
-            "format": format,
-            "quality": quality,
-            "metadata": metadata,
-            "bit_depth": opt.bit_depth(bit_depth),
-        },
+    work = FolderSettings(
+        strength=inference.strength,
+        reading=files.reading(),
+        writing=files.writing(),
         threads=threads,
         fail_fast=fail_fast,
     )
-    run = _Run(plan, settings, out, gallery=gallery)
+    run = _Run(plan, work, out, gallery=gallery)
     if plan.todo:
-        dehazer = load_dehazer(
-            out, model, device=device, precision=precision, resolution=working_side, tile=tile_side
-        )
-        run.work(dehazer)
+        run.work(load_dehazer(out, inference.model, settings))
     run.finish()
     raise typer.Exit(run.status)
 

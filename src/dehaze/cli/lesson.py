@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dehaze.cli import options as opt
 from dehaze.cli import output
 from dehaze.cli.errors import ExitStatus
 from dehaze.errors import UsageError
@@ -137,31 +138,37 @@ CompileOption = Annotated[
 
 @dataclass(frozen=True)
 class Lesson:
-    """Flags of a training command, as they were given."""
+    """What is trained on, how and where."""
 
-    recipe: str
-    device: str
-    data: list[Path] = field(default_factory=list)
-    clear: list[Path] = field(default_factory=list)
-    depth: list[str] = field(default_factory=list)
-    share: list[float] = field(default_factory=list)
-    val: list[Path] = field(default_factory=list)
-    data_names: list[str] = field(default_factory=list)
-    licence: str = ""
-    settings: dict[str, str] = field(default_factory=dict)
-    overrides: list[str] = field(default_factory=list)
-    steps: int | None = None
-    lr: float | None = None
-    seed: int | None = None
-    folder: Path | None = None
-    max_minutes: float | None = None
-    resume: bool = True
-    initial: str = ""
-    compile: bool = False
+    data: DataOption = field(default_factory=list)
+    clear: ClearOption = field(default_factory=list)
+    depth: DepthOption = field(default_factory=list)
+    share: ShareOption = field(default_factory=list)
+    val: ValidationOption = field(default_factory=list)
+    data_name: DataNameOption = field(default_factory=list)
+    licence: LicenceOption = ""
+    recipe: RecipeOption = None
+    overrides: SetOption = field(default_factory=list)
+    steps: StepsOption = None
+    lr: LrOption = None
+    seed: SeedOption = None
+    folder: FolderOption = None
+    max_minutes: MinutesOption = None
+    resume: ResumeOption = True
+    initial: InitialOption = ""
+    compile_step: CompileOption = False
+    device: opt.DeviceOption = "auto"
 
 
-def teach(lesson: Lesson, out: Output, *, dry_run: bool) -> None:
+def teach(lesson: Lesson, recipe: str, settings: dict[str, str], out: Output, *, dry_run: bool) -> None:
     """Carry out a lesson, or say what it would do.
+
+    Args:
+        lesson: The flags.
+        recipe: Name of the recipe where the flags name none.
+        settings: What the command itself changes in the recipe; `--set` has the last word.
+        out: The command's output.
+        dry_run: Only say what would be done.
 
     Raises:
         typer.Exit: The run was interrupted.
@@ -171,7 +178,7 @@ def teach(lesson: Lesson, out: Output, *, dry_run: bool) -> None:
 
     if not is_main_process():  # all but errors is said once, by the main process
         out = output.start(quiet=True, no_progress=True, debug=out.debug)
-    request = _request(lesson)
+    request = _request(lesson, _recipe(lesson, recipe, settings))
     if dry_run:
         found = plan(request)
         if is_main_process():
@@ -210,11 +217,10 @@ _REASONS = {
 _SIGNALLED = {"interrupted": ExitStatus.INTERRUPTED, "terminated": ExitStatus.TERMINATED}
 
 
-def _request(lesson: Lesson) -> Request:
+def _request(lesson: Lesson, recipe: Recipe) -> Request:
     from dehaze.training.session import Request
     from dehaze.training.sources import DataSpec
 
-    recipe = _recipe(lesson)
     return Request(
         recipe=recipe,
         data=DataSpec(
@@ -223,22 +229,22 @@ def _request(lesson: Lesson) -> Request:
             depth=tuple(lesson.depth),
             shares=tuple(lesson.share),
             validation=tuple(lesson.val),
-            names=tuple(lesson.data_names),
+            names=tuple(lesson.data_name),
         ),
         folder=lesson.folder or Path("runs") / recipe.name,
         device=lesson.device,
         max_minutes=lesson.max_minutes,
         resume=lesson.resume,
-        compile=lesson.compile,
+        compile=lesson.compile_step,
         initial=lesson.initial,
         licence=lesson.licence,
     )
 
 
-def _recipe(lesson: Lesson) -> Recipe:
+def _recipe(lesson: Lesson, recipe: str, settings: dict[str, str]) -> Recipe:
     from dehaze.training.recipe import load_recipe
 
-    overrides = dict(lesson.settings)
+    overrides = dict(settings)
     for text in lesson.overrides:
         key, equals, value = text.partition("=")
         if not equals:
@@ -248,7 +254,7 @@ def _recipe(lesson: Lesson) -> Recipe:
         overrides["optimiser.lr"] = str(lesson.lr)
     if lesson.seed is not None:
         overrides["seed"] = str(lesson.seed)
-    return load_recipe(lesson.recipe, overrides, steps=lesson.steps)
+    return load_recipe(lesson.recipe or recipe, overrides, steps=lesson.steps)
 
 
 class _Listener:

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from dehaze.cli import options as opt
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dehaze.cli.output import Output
     from dehaze.dehazer import Dehazer
 
 
-def load_dehazer(
-    out: Output,
-    model: str | None,
-    *,
-    device: str,
-    precision: opt.Precision,
-    resolution: Literal["auto", "full"] | int,
-    tile: Literal["auto", "off"] | int,
-) -> Dehazer:
-    """Turn the values of the flags of the same names into a dehazer.
+def load_dehazer(out: Output, model: str | None, settings: dict[str, Any]) -> Dehazer:
+    """Make a dehazer of a model's name and what `options.Inference.settings` gives.
 
     Raises:
-        UsageError: A value is not possible, or the device is not here.
+        UsageError: The device is not here, or the combination is not possible.
         ModelError: The model is not available.
     """
     from dehaze import weights
@@ -36,7 +26,7 @@ def load_dehazer(
     if not (isinstance(asked, Path) and is_exported(asked)):  # which must not import PyTorch
         from dehaze.device import resolve_device
 
-        resolve_device(device)  # before a download
+        resolve_device(settings["device"])  # before a download
     with out.progress("downloading the model", unit="bytes") as bar:
         loaded = weights.load_to_run(model, progress=bar.update)
-    return Dehazer(*loaded, device=device, precision=precision, resolution=resolution, tile=tile)
+    return Dehazer(*loaded, **settings)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from dehaze.cli import output
 from dehaze.errors import UsageError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -159,6 +164,108 @@ DryRunOption = Annotated[
 FailFastOption = Annotated[bool, flag("--fail-fast", help="Stop at the first input that fails.")]
 
 
+@dataclass(frozen=True)
+class Messages:
+    """What a command says, and how."""
+
+    as_json: JsonOption = False
+    quiet: QuietOption = False
+    verbose: VerboseOption = False
+    no_progress: NoProgressOption = False
+    debug: DebugOption = False
+
+    def start(self) -> output.Output:
+        """Begin the command's output."""
+        return output.start(**asdict(self))
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Which model clears pictures, and how it is run."""
+
+    model: ModelOption = None
+    device: DeviceOption = "auto"
+    precision: PrecisionOption = "auto"
+    resolution: ResolutionOption = "auto"
+    tile: TileOption = "auto"
+    strength: StrengthOption = 1.0
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments of `dehaze.dehazer.Dehazer`.
+
+        Raises:
+            UsageError: A value is not possible.
+        """
+        return {
+            "device": self.device,
+            "precision": self.precision,
+            "resolution": resolution(self.resolution),
+            "tile": tile(self.tile),
+        }
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """How pictures are read and written."""
+
+    format: FormatOption = None
+    quality: QualityOption = None
+    metadata: MetadataOption = "keep"
+    bit_depth: BitDepthOption = "auto"
+    max_pixels: MaxPixelsOption = None
+
+    def reading(self) -> dict[str, Any]:
+        """Keyword arguments of `photo.read`."""
+        return {} if self.max_pixels is None else {"max_pixels": self.max_pixels}
+
+    def writing(self) -> dict[str, Any]:
+        """Keyword arguments of `photo.write`."""
+        depth = "auto" if self.bit_depth == "auto" else int(self.bit_depth)
+        return {
+            "format": self.format,
+            "quality": self.quality,
+            "metadata": self.metadata,
+            "bit_depth": depth,
+        }
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take dataclasses of options: Typer sees each of their fields as an option of its own."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters: list[Parameter] = []
+    for parameter in signature(command).parameters.values():
+        kind = hints[parameter.name]
+        parameters += (
+            _options(groups[parameter.name])
+            if parameter.name in groups
+            else [parameter.replace(annotation=kind, kind=Parameter.KEYWORD_ONLY)]
+        )
+
+    @wraps(command)
+    def spread(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{f.name: values.pop(f.name) for f in fields(group)})
+        command(**values)
+
+    vars(spread)["__signature__"] = signature(command).replace(parameters=parameters)
+    spread.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    return spread
+
+
+def _options(group: Any) -> list[Parameter]:
+    """A dataclass's fields as parameters."""
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        Parameter(f.name, Parameter.KEYWORD_ONLY, default=_default(f), annotation=hints[f.name])
+        for f in fields(group)
+    ]
+
+
+def _default(of: Field[Any]) -> Any:
+    return of.default_factory() if of.default_factory is not MISSING else of.default
+
+
 def resolution(text: str) -> int | Literal["auto", "full"]:
     """Read the value of --resolution.
 
@@ -195,11 +302,6 @@ def size(text: str, *, least: int = 1, example: str) -> tuple[int, int]:
             f"--size is '{text}': expected WIDTHxHEIGHT in pixels, at least {least} each, such as {example}"
         )
     return int(found[1]), int(found[2])
-
-
-def bit_depth(value: BitDepth) -> Literal["auto", 8, 16]:
-    """Read the value of --bit-depth."""
-    return "auto" if value == "auto" else 16 if value == "16" else 8
 
 
 def _pixels(text: str, flag: str, words: str) -> int:

@@ -29,6 +29,7 @@ STDIN, STDOUT = "stdin", "stdout"
 """What people read for the streams that commands call `-`."""
 
 
+@opt.grouped
 def run(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT", help="Photos, or - for stdin.", show_default=False)
@@ -47,22 +48,10 @@ def run(
     compare: opt.CompareOption = False,
     dry_run: opt.DryRunOption = False,
     fail_fast: opt.FailFastOption = False,
-    model: opt.ModelOption = None,
-    device: opt.DeviceOption = "auto",
-    precision: opt.PrecisionOption = "auto",
-    resolution: opt.ResolutionOption = "auto",
-    tile: opt.TileOption = "auto",
-    strength: opt.StrengthOption = 1.0,
-    format: opt.FormatOption = None,
-    quality: opt.QualityOption = None,
-    metadata: opt.MetadataOption = "keep",
-    bit_depth: opt.BitDepthOption = "auto",
-    max_pixels: opt.MaxPixelsOption = None,
-    as_json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
-    verbose: opt.VerboseOption = False,
-    no_progress: opt.NoProgressOption = False,
-    debug: opt.DebugOption = False,
+    *,
+    inference: opt.Inference,
+    files: opt.PictureFiles,
+    messages: opt.Messages,
 ) -> None:
     """Clear the haze from photos.
 
@@ -72,10 +61,10 @@ def run(
     dehaze run scan.tif --strength 0.7 -f png
     cat foggy.jpg | dehaze run - > clear.jpg
     """
-    out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
-    working_side, tile_side = opt.resolution(resolution), opt.tile(tile)
-    jobs = plan(inputs, target, format=format, compare=compare, overwrite=overwrite)
-    _refuse_mixed_stdout(jobs, as_json)
+    out = messages.start()
+    settings = inference.settings()
+    jobs = plan(inputs, target, format=files.format, compare=compare, overwrite=overwrite)
+    _refuse_mixed_stdout(jobs, messages.as_json)
     if dry_run:
         for job in jobs:
             out.line(
@@ -83,17 +72,11 @@ def run(
             )
             out.record({"input": job.source_name, "output": job.target_name, "dry_run": True})
         return
-    files = Files(
-        reading={} if max_pixels is None else {"max_pixels": max_pixels},
-        writing={"quality": quality, "metadata": metadata, "bit_depth": opt.bit_depth(bit_depth)},
-        format=format,
-    )
-    dehazer = load_dehazer(
-        out, model, device=device, precision=precision, resolution=working_side, tile=tile_side
-    )
+    photos = Files(files.reading(), files.writing())
+    dehazer = load_dehazer(out, inference.model, settings)
 
     def work(job: Job) -> dict[str, Any]:
-        record = clear(job, dehazer, files, strength)
+        record = clear(job, dehazer, photos, inference.strength)
         for warning in dehazer.warnings:
             out.warning(warning)
         return record
@@ -107,7 +90,6 @@ class Files:
 
     reading: dict[str, Any]
     writing: dict[str, Any]
-    format: str | None = None
 
     def read(self, source: Path | None) -> Photo:
         """Read a file, or stdin."""
@@ -117,7 +99,7 @@ class Files:
 
     def write(self, picture: Photo, target: Path | None, **changes: Any) -> None:
         """Write a file, making its directory; or stdout, in one piece."""
-        settings = {"format": self.format, **self.writing, **changes}
+        settings = {**self.writing, **changes}
         from dehaze import photo
 
         if target is not None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dehaze.cli import lesson, output
+from dehaze.cli import lesson
 from dehaze.cli import options as opt
 from dehaze.errors import UsageError
 
@@ -20,11 +20,14 @@ _RECIPES: dict[What, str] = {
 }
 
 
+@opt.grouped
 def train(
     what: Annotated[
         What | None,
         typer.Argument(metavar="teacher|student|lite|aod-net", help="What to train.", show_default=False),
     ] = None,
+    *,
+    given: lesson.Lesson,
     network: Annotated[
         What | None,
         typer.Option(
@@ -35,14 +38,6 @@ def train(
             help="The same, as an option: dehaze train --model aod-net.",
         ),
     ] = None,
-    data: lesson.DataOption = [],  # noqa: B006
-    clear: lesson.ClearOption = [],  # noqa: B006
-    depth: lesson.DepthOption = [],  # noqa: B006
-    share: lesson.ShareOption = [],  # noqa: B006
-    val: lesson.ValidationOption = [],  # noqa: B006
-    data_name: lesson.DataNameOption = [],  # noqa: B006
-    licence: lesson.LicenceOption = "",
-    recipe: lesson.RecipeOption = None,
     variant: Annotated[
         str | None,
         typer.Option(
@@ -61,22 +56,8 @@ def train(
             help="Teacher: enlargement, 2 (the default) or 4.",
         ),
     ] = None,
-    overrides: lesson.SetOption = [],  # noqa: B006
-    steps: lesson.StepsOption = None,
-    lr: lesson.LrOption = None,
-    seed: lesson.SeedOption = None,
-    folder: lesson.FolderOption = None,
-    max_minutes: lesson.MinutesOption = None,
-    resume: lesson.ResumeOption = True,
-    initial: lesson.InitialOption = "",
-    compile_step: lesson.CompileOption = False,
-    device: opt.DeviceOption = "auto",
     dry_run: opt.DryRunOption = False,
-    as_json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
-    verbose: opt.VerboseOption = False,
-    no_progress: opt.NoProgressOption = False,
-    debug: opt.DebugOption = False,
+    messages: opt.Messages,
 ) -> None:
     """Train a teacher, or a dehazing network without one.
 
@@ -87,29 +68,8 @@ def train(
     """
     chosen = _chosen(what, network)
     settings = _network_settings(chosen, variant, scale)
-    given = lesson.Lesson(
-        recipe=recipe or _RECIPES[chosen],
-        device=device,
-        data=data,
-        clear=clear,
-        depth=depth,
-        share=share,
-        val=val,
-        data_names=data_name,
-        licence=licence,
-        settings=settings,
-        overrides=overrides,
-        steps=steps,
-        lr=lr,
-        seed=seed,
-        folder=folder,
-        max_minutes=max_minutes,
-        resume=resume,
-        initial=initial,
-        compile=compile_step,
-    )
-    out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
-    lesson.teach(given, out, dry_run=dry_run)
+    out = messages.start()
+    lesson.teach(given, _RECIPES[chosen], settings, out, dry_run=dry_run)
 
 
 def _chosen(what: What | None, network: What | None) -> What:

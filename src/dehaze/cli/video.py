@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dehaze.cli import options as opt
-from dehaze.cli import output
 from dehaze.cli.errors import ExitStatus
 from dehaze.cli.loading import load_dehazer
 from dehaze.errors import UsageError
@@ -31,6 +30,7 @@ DEFAULT_FPS = 25.0
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
 
 
+@opt.grouped
 def video(
     source: Annotated[
         str,
@@ -107,17 +107,9 @@ def video(
             "--fps", metavar="X", rich_help_panel=VIDEO, help="Frames a second of numbered pictures."
         ),
     ] = DEFAULT_FPS,
-    model: opt.ModelOption = None,
-    device: opt.DeviceOption = "auto",
-    precision: opt.PrecisionOption = "auto",
-    resolution: opt.ResolutionOption = "auto",
-    tile: opt.TileOption = "auto",
-    strength: opt.StrengthOption = 1.0,
-    as_json: opt.JsonOption = False,
-    quiet: opt.QuietOption = False,
-    verbose: opt.VerboseOption = False,
-    no_progress: opt.NoProgressOption = False,
-    debug: opt.DebugOption = False,
+    *,
+    inference: opt.Inference,
+    messages: opt.Messages,
 ) -> None:
     """Clear the haze from a video; sound, subtitles, chapters and timing stay as they are.
 
@@ -129,12 +121,12 @@ def video(
     Ctrl-C finishes what is done so far and keeps it as <stem>.partial<ext>, which plays; from a camera or a
     stream, under its own name. A second Ctrl-C leaves nothing.
     """
-    out = output.start(as_json=as_json, quiet=quiet, verbose=verbose, no_progress=no_progress, debug=debug)
-    working_side, tile_side = opt.resolution(resolution), opt.tile(tile)
+    out = messages.start()
+    settings = inference.settings()
     times = parse_time(start, "--start"), None if duration is None else parse_time(duration, "--duration")
     from dehaze.video import VideoSettings, check_source, check_target, default_target, dehaze_video
 
-    settings = VideoSettings(strength, smooth, *times, fps, codec, crf, audio)
+    work = VideoSettings(inference.strength, smooth, *times, fps, codec, crf, audio)
     check_source(source)
     path = default_target(source) if target is None else Path(target)
     check_target(source, path, overwrite=overwrite)
@@ -142,9 +134,7 @@ def video(
         out.line(f"would write {path} from {source}")
         out.record({"input": source, "output": str(path), "dry_run": True})
         return
-    dehazer = load_dehazer(
-        out, model, device=device, precision=precision, resolution=working_side, tile=tile_side
-    )
+    dehazer = load_dehazer(out, inference.model, settings)
     for warning in dehazer.warnings:
         out.warning(warning)
     with out.progress(Path(source).name, unit="frames") as bar, _first_interrupt(out) as stop:
@@ -152,7 +142,7 @@ def video(
             source,
             path,
             dehazer,
-            settings,
+            work,
             overwrite=overwrite,
             progress=lambda done, total: bar.update(done=done, total=total),
             stop=stop,
