@@ -12,7 +12,6 @@ import torch
 
 from dehaze.errors import ModelError
 from dehaze.models import build
-from dehaze.weights import checkpoint
 from dehaze.weights.checkpoint import (
     MAX_HEADER_BYTES,
     Header,
@@ -260,7 +259,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
     def fail(_: int) -> None:
         raise OSError("no")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="no"):
         write_atomically(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
