@@ -167,3 +167,8 @@ def test_bad_requests(
     assert words in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("extra", [["--against", "no.json"], ["--data", "nowhere"], ["--device", "banana"]])
+def test_tables_do_not_ignore_what_they_cannot_do(extra: list[str]) -> None:
+    assert main(["bench", "--table", "5", *extra]) == 2

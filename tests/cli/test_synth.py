@@ -88,3 +88,23 @@ def test_what_cannot_be_done(
     assert main(["synth", *arguments, "-o", str(tmp_path / "R")]) == status
     assert message in capsys.readouterr().err
     assert not (tmp_path / "R").exists()
+
+
+def test_what_is_read_is_never_overwritten(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "R"
+    assert main(["synth", *folders, "-o", str(out), "--per-scene", "1"]) == 0
+    before = sorted(path.read_bytes() for path in out.rglob("*.png"))
+    own = ["--clear", str(out / "ITS/clear"), "--depth", str(out / "ITS/depth")]
+    assert main(["synth", *own, "-o", str(out), "-y"]) == 2
+    assert "is to be read, and is one of the folders that are written" in capsys.readouterr().err
+    assert sorted(path.read_bytes() for path in out.rglob("*.png")) == before
+
+
+def test_a_new_data_set_replaces_all_of_the_old_one(folders: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "R"
+    assert main(["synth", *folders, "-o", str(out), "--test", "1", "--per-scene", "1"]) == 0
+    assert main(["synth", *folders, "-o", str(out), "--test", "0", "--per-scene", "1", "-y"]) == 0
+    assert sorted(path.name for path in (out / "ITS/clear").iterdir()) == ["1.png", "2.png", "3.png"]
+    assert not (out / "SOTS/indoor/gt").exists()  # scene 3 was a test scene and is now trained on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -216,3 +217,66 @@ def test_teacher_variants_reach_the_network(reside: Path, capsys: pytest.Capture
         assert told["parameters"] == count
         assert isinstance(told["recipe"], dict)
         assert told["recipe"]["model"]["scale"] == 4
+
+
+def test_other_depth_or_another_start_cannot_be_gone_on_with(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "depth"
+    other.mkdir()
+    for path in (reside / "depth").iterdir():
+        cv2.imwrite(
+            str(other / path.name), np.random.default_rng(0).integers(1, 255, (32, 48), dtype=np.uint8)
+        )
+    run = ["--val", str(reside / "SOTS/indoor"), "-o", str(tmp_path / "run"), *TINY_LITE, *QUIET]
+    start = ["train", "lite", "--clear", str(reside / "ITS/clear"), "--depth"]
+    assert main([*start, str(reside / "depth"), *run, "--max-minutes", "0"]) == 0
+    assert main([*start, str(other), *run]) == 1
+    assert "data.sha256" in capsys.readouterr().err
+    initial = ["--init", str(tmp_path / "run" / "last.safetensors")]
+    assert main([*start, str(reside / "depth"), *run, *initial]) == 1
+    assert "initial" in capsys.readouterr().err
+
+
+def test_two_validation_folders_of_one_name_both_count(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "indoor"
+    shutil.copytree(reside / "SOTS/indoor", copy)
+    command = [
+        "train",
+        "lite",
+        "--data",
+        str(reside),
+        "--val",
+        str(copy),
+        "--val",
+        str(reside / "SOTS/indoor"),
+    ]
+    assert main([*command, "-o", str(tmp_path / "run"), *TINY_LITE, *QUIET]) == 0
+    judged = next(e for e in events(capsys) if e["event"] == "validation")
+    assert {f"psnr/{copy}", f"psnr/{reside / 'SOTS/indoor'}"} <= judged.keys()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--set", "model.foo=1"], "cannot be built"),
+        (["--set", "model.widths=[8]"], "cannot be built"),
+        (["--share", "0", "--share", "0"], "--share is 0.0, 0.0"),
+        (["--share", "nan", "--share", "2"], "--share is nan, 2.0"),
+        (["--share", "-1", "--share", "2"], "--share is -1.0, 2.0"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], said: str
+) -> None:
+    command = ["train", "lite", "--data", str(reside), "--data", str(reside), "-o", str(tmp_path / "run")]
+    assert main([*command, *TINY, "--device", "cpu", *extra]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_dry_run_refuses_what_the_run_would(reside: Path, tmp_path: Path) -> None:
+    command = ["train", "lite", "--data", str(reside), "-o", str(tmp_path / "run"), *TINY_LITE, *QUIET]
+    assert main([*command, "--max-minutes", "0"]) == 0
+    assert main([*command, "--no-resume", "--dry-run"]) == 2

@@ -103,6 +103,23 @@ def test_the_memory_map_gives_the_same_batches_and_is_used_again(
     assert all(p.suffix == ".rgb" for p in cache.iterdir())
 
 
+def test_a_changed_picture_is_decoded_again(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+
+    def brightness() -> float:
+        source = PairSource(discover(folder), [SIZE], cache=cache, memory_limit=0)
+        return float(source.batch(4, SIZE, _generator())["clear"].mean())
+
+    before = brightness()
+    for path in (folder / "clear").iterdir():
+        size = path.stat().st_size
+        _write(path, np.full_like(read_picture(path), 200))
+        with path.open("ab") as file:
+            file.write(b"\0" * (size - path.stat().st_size))  # as large as it was
+    assert before < 0.6
+    assert brightness() == pytest.approx(200 / 255, abs=1e-3)
+
+
 def test_an_incomplete_memory_map_is_made_again(folder: Path, tmp_path: Path) -> None:
     pairs, cache = discover(folder), tmp_path / "cache"
     expected = PairSource(pairs, [SIZE], cache=cache, memory_limit=0).batch(4, SIZE, _generator())["clear"]

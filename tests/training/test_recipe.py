@@ -83,6 +83,37 @@ def test_steps_are_shared_among_stages() -> None:
     assert load_recipe("paper", steps=5).stage_ends(100) == [5]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
+def test_steps_fewer_than_stages_need_are_still_as_many_as_asked_for(steps: int) -> None:
+    stages = "[" + ",".join(["{sizes=[[8,8]],steps=10}"] * 5) + "]"
+    recipe = load_recipe("student", {"stages": stages}, steps=steps)
+    assert sum(stage.steps for stage in recipe.stages) == steps
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        ("stages", "[{steps=-5,epochs=1}]", "steps or epochs above 0"),
+        ("optimiser.lr", "nan", "finite"),
+        ("optimiser.clip", "inf", "finite"),
+        ("optimiser.final", "-5", "optimiser.final"),
+        ("optimiser.decay", "-1", "optimiser.decay"),
+        ("seed", "99999999999999999999999", "seed must be"),
+        ("name", '"../../escape"', "name is"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(key: str, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_recipe("student", {key: text})
+
+
+def test_a_recipe_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"name = '\xff\xfe'")
+    with pytest.raises(UsageError, match=r"cannot read .*mine\.toml"):
+        load_recipe(str(path))
+
+
 def test_a_file_is_a_recipe_too(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('name = "mine"\nseed = 3\n[[stages]]\nsteps = 2\n')

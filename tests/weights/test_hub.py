@@ -259,6 +259,10 @@ def test_only_safetensors_are_fetched(hub: Hub, client: Client) -> None:
         "hf:/a/b/c.safetensors",
         "https://hub/a/b/c.safetensors",
         "hf://a/b/../c.safetensors",
+        "hf://a/b/c.safetensors@../../escaped",
+        "hf://a/b/c.safetensors@/tmp/escaped",
+        "hf://a/b/c.safetensors@v1/../../escaped",
+        r"hf://a/b/c\..\d.safetensors",
     ],
 )
 def test_what_is_no_address(client: Client, text: str) -> None:

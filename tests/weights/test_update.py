@@ -159,3 +159,33 @@ def test_a_checkpoint_that_does_not_load_is_refused(shelf: Shelf, tmp_path: Path
     save_checkpoint(file, {"a": torch.zeros(1)}, Header("x", "lite", licence="MIT"))
     assert shelf.update(file, *NEW) == 4
     assert shelf.values()["models"] == {}
+
+
+def test_a_damaged_checkpoint_does_not_replace_a_sound_one(shelf: Shelf, tmp_path: Path) -> None:
+    assert shelf.update(checkpoint(tmp_path / "run.safetensors"), *NEW) == 0
+    before = (shelf.weights / "small.safetensors").read_bytes()
+    weights = build("lite").state_dict()
+    next(iter(weights.values())).fill_(float("nan"))
+    bad = tmp_path / "bad.safetensors"
+    save_checkpoint(bad, weights, replace(read_header(tmp_path / "run.safetensors"), name="small"))
+    assert shelf.update(bad) == 4
+    assert shelf.update(tmp_path / "run.safetensors", "--transfer-radius", "99") == 4
+    assert [path.name for path in shelf.weights.iterdir()] == ["small.safetensors"]
+    assert (shelf.weights / "small.safetensors").read_bytes() == before
+
+
+def test_a_name_is_no_path(shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = checkpoint(tmp_path / "run.safetensors")
+    assert shelf.update(file, *NEW, "--name", "../escaped") == 4
+    assert "a model cannot be called '../escaped'" in capsys.readouterr().err
+    assert not (tmp_path / "escaped.safetensors").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "no JSON", '{"quality": [{"data": "x", "rows": []}]}'])
+def test_a_report_without_figures_is_refused(
+    shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "report.json").write_text(content)
+    file = checkpoint(tmp_path / "run.safetensors")
+    assert shelf.update(file, *NEW, "--report", tmp_path / "report.json") == 4
+    assert "has no quality figures of 'small'" in capsys.readouterr().err

@@ -30,7 +30,8 @@ class Run:
     Attributes:
         table: Of the paper.
         row: Key of the table's row, see `dehaze.bench.paper`.
-        command: What was typed; the figures can be had again with it.
+        command: What was typed, with the code of `commit`; recipes and the bundled teacher may have
+            changed since.
         figures: Metric (``psnr`` in dB, ``ssim``) -> what was measured.
         checkpoint: Published model that holds the figures instead; empty if none.
         commit: Of the code.

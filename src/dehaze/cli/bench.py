@@ -11,6 +11,7 @@ import typer
 
 from dehaze.cli import options as opt
 from dehaze.cli.errors import ExitStatus
+from dehaze.errors import UsageError
 
 if TYPE_CHECKING:
     from dehaze.bench.against import Comparison
@@ -201,6 +202,11 @@ def bench(
     outputs = Outputs(csv, markdown, plot, html)
     outputs.check(plottable=bool(data) and cost and not tables, overwrite=overwrite)
     if tables:
+        if against or data:
+            raise UsageError(
+                "--table shows figures that are there already and measures none",
+                "leave --data and --against away",
+            )
         show_tables(out, tables, device, outputs)
         return
     from dehaze.bench.cost import CostSettings
@@ -269,7 +275,9 @@ def show_tables(out: Output, numbers: list[int], device: str, outputs: Outputs) 
 
     from dehaze.bench.sheets import table_sheet
     from dehaze.bench.tables import fill_table
+    from dehaze.device import resolve_device
 
+    resolve_device(device)
     filled = [fill_table(number, device=device) for number in numbers]
     if not out.as_json:
         show(out, [table_sheet(table) for table in filled])

@@ -70,7 +70,7 @@ def synth(
     border: Annotated[
         int, typer.Option(min=0, help="Pixels to cut from each side; RESIDE cuts 10 from NYU's frames.")
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds write equal files.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Equal seeds write equal files.")] = 0,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -105,6 +105,7 @@ def synth(
                 layout,
                 seed=seed,
                 border=border,
+                inputs=[folder for folder in (clear, depth, textures) if folder],
                 overwrite=overwrite,
                 jobs=jobs,
                 progress=bar.advance,

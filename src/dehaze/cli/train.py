@@ -91,7 +91,7 @@ def _network_settings(what: str, variant: str | None, scale: int | None) -> dict
         return {"task": "dehaze", "architecture": what}
     from dataclasses import asdict
 
-    from dehaze.models import TEACHER_VARIANTS, TeacherConfig
+    from dehaze.models import TEACHER_VARIANTS
 
     if variant and variant not in TEACHER_VARIANTS:
         raise UsageError(
@@ -102,6 +102,5 @@ def _network_settings(what: str, variant: str | None, scale: int | None) -> dict
     chosen = asdict(TEACHER_VARIANTS[variant]) if variant else {}
     if scale:
         chosen["scale"] = scale
-    standard = asdict(TeacherConfig())
-    shape = {f"model.{k}": json.dumps(v) for k, v in chosen.items() if v != standard[k]}
+    shape = {f"model.{k}": json.dumps(v) for k, v in chosen.items()}
     return {"task": "super-resolution", "architecture": "teacher"} | shape

@@ -175,7 +175,8 @@ class DepthSource:
         self._zooms = ZOOMS if view == "whole" else (0.0,)
         wanted = sorted({_level_size(size, zoom) for size in sizes for zoom in self._zooms})
         self._levels = _build_levels(frames, wanted, self.device)
-        names = "\n".join(f"{f.clear.name} {f.clear.stat().st_size}" for f in frames)
+        files = [path for f in frames for path in (f.clear, f.depth) if path]
+        names = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
         self.identity: dict[str, str | int] = {
             "kind": "clear+depth",
             "frames": len(frames),

@@ -94,7 +94,7 @@ class PairSource:
         plans = [_Plan(shapes) for shapes in dict.fromkeys(layouts.values())]
         fits = 3 * sum(plan.total for plan in plans) <= memory_limit
         folder = None if fits else cache or _default_cache()
-        stored = _store(pictures, plans, folder, str(self.identity["sha256"]))
+        stored = _store(pictures, plans, folder, _key(pictures))
         levels = {plan.shapes: plan.level(s.to(self.device)) for plan, s in zip(plans, stored, strict=True)}
         self._levels = {key: levels[shapes] for key, shapes in layouts.items()}
 
@@ -269,6 +269,15 @@ def _fill(
 
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(work, range(len(pictures))))  # a list, so that the first error is raised
+
+
+def _key(pictures: Sequence[_Picture]) -> str:
+    """Short hash of which files there are and when they were last changed."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        found = picture.path.stat()
+        digest.update(f"{picture.path.resolve()} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _default_cache() -> Path:

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,6 +116,7 @@ def write(
     *,
     seed: int = 0,
     border: int = 0,
+    inputs: Sequence[Path] = (),
     overwrite: bool = False,
     jobs: int | None = None,
     progress: Callable[[], None] = lambda: None,
@@ -133,16 +134,18 @@ def write(
         layout: See `plan`; train and test add up to the number of shots.
         seed: Equal seeds write equal files.
         border: Pixels to cut from each side; RESIDE cuts 10 from NYU's frames.
+        inputs: Folders that the shots read from; they may not be among those that are written.
         overwrite: Replace an earlier data set; else folders that hold something are refused.
         jobs: Threads; None takes one a CPU.
         progress: Called after each scene.
 
     Raises:
-        UsageError: There is something in the folders already, or a border leaves nothing of a picture.
+        UsageError: There is something in the folders already, an input folder is one of them, or a border
+            leaves nothing of a picture.
         DataError: A picture or its depth cannot be used.
     """
     assert layout.train + layout.test == len(shots)
-    _prepare(root, layout, overwrite)
+    _prepare(root, layout, inputs, overwrite)
 
     failed = threading.Event()
 
@@ -217,10 +220,17 @@ def _save(path: Path, picture: Tensor, dtype: type[np.unsignedinteger[Any]] = np
     write_whole(path, data.tobytes())
 
 
-def _prepare(root: Path, layout: Layout, overwrite: bool) -> None:
-    """Make the folders; take an earlier data set of ours out of them, or refuse."""
-    its = [root / "ITS" / name for name in ("clear", "depth", "hazy", "trans")] if layout.train else []
-    sots = [root / "SOTS" / "indoor" / name for name in ("gt", "hazy")] if layout.test else []
+def _prepare(root: Path, layout: Layout, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Make the folders; take an earlier data set of ours out of them, all of it, or refuse."""
+    its = [root / "ITS" / name for name in ("clear", "depth", "hazy", "trans")]
+    sots = [root / "SOTS" / "indoor" / name for name in ("gt", "hazy")]
+    written = {folder.resolve() for folder in its + sots}
+    for folder in inputs:
+        if written & {folder.resolve(), *folder.resolve().parents}:
+            raise UsageError(
+                f"{folder} is to be read, and is one of the folders that are written",
+                "choose another folder with -o",
+            )
     filled = [folder for folder in its + sots if folder.is_dir() and any(folder.iterdir())]
     if filled and not overwrite:
         raise UsageError(
@@ -231,7 +241,9 @@ def _prepare(root: Path, layout: Layout, overwrite: bool) -> None:
         for path in folder.iterdir():
             if _OURS.fullmatch(path.name):
                 path.unlink()
-    for folder in its + sots:
+        with suppress(OSError):  # something else lies in it
+            folder.rmdir()
+    for folder in (its if layout.train else []) + (sots if layout.test else []):
         folder.mkdir(parents=True, exist_ok=True)
 
 

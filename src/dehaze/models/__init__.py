@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -69,6 +69,12 @@ def _read_config(architecture: str, config_class: type[Any], values: object) -> 
         if not _alike(value, getattr(standard, name)):
             usual = getattr(standard, name)
             raise ValueError(f"{architecture}'s setting {name} is {value!r:.40}, expected one like {usual!r}")
+    for name, kind in get_type_hints(config_class).items():
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        if choices and given.get(name, choices[0]) not in choices:
+            raise ValueError(
+                f"{architecture}'s {name} is {given[name]!r:.40}, expected {' or '.join(choices)}"
+            )
     config = config_class(**given)
     sizes = [_size(value) for value in asdict(config).values()]
     if min(sizes) < 1 or math.prod(sizes) > MAX_SIZE:

@@ -35,7 +35,7 @@ class InnerBlock(nn.Module):
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
-        width, hidden = config.width, config.width // config.reduction
+        width, hidden = config.width, max(1, config.width // config.reduction)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.channel_attention = ChannelAttention(width, hidden)
@@ -77,7 +77,7 @@ class Student(nn.Module):
         self.head = nn.Conv2d(3, width, 3, padding=1)
         self.outer = nn.ModuleList(OuterBlock(config) for _ in range(config.outer_blocks))
         self.fusion = ChannelAttention(width * config.outer_blocks, config.fusion_hidden)
-        self.pixel_attention = PixelAttention(width, width // config.reduction)
+        self.pixel_attention = PixelAttention(width, max(1, width // config.reduction))
         self.conv = nn.Conv2d(width, width, 3, padding=1)
         self.tail = nn.Conv2d(width, 3, 3, padding=1)
         nn.init.zeros_(self.tail.weight)  # starts as the identity: the global residual alone

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from dehaze.data import Source
 from dehaze.errors import TrainingError
 from dehaze.models import architecture_of, config_dict, count_parameters
+from dehaze.parts import write_whole
 from dehaze.training.distributed import Distributed
 from dehaze.training.muon import Muon
 from dehaze.training.recipe import Optimiser, Recipe, Stage
@@ -421,7 +422,7 @@ class Trainer:
         path = self.options.folder / name
         header = self._header(figures)
         save_checkpoint(path, self.average, header)
-        path.with_suffix(".md").write_text(card(header, name, sha256_of(path)), encoding="utf-8")
+        write_whole(path.with_suffix(".md"), card(header, name, sha256_of(path)).encode())
         if self.task.extras is not None:
             extras = path.with_name(f"{path.stem}.extras.safetensors")
             save_checkpoint(extras, self.task.extras.state_dict(), header)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,7 +168,10 @@ def load_recipe(
     if path.suffix == ".toml":
         if not path.is_file():
             raise UsageError(f"no recipe at {path}")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read {path}: {error}") from error
     elif name_or_path in recipe_names():
         text = (resources.files("dehaze.training") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
     else:
@@ -225,8 +230,8 @@ def override(recipe: Recipe, key: str, text: str) -> Recipe:
 
 def _scale_steps(recipe: Recipe, steps: int) -> Recipe:
     lengths = [stage.steps or stage.epochs for stage in recipe.stages]
-    scaled = [round(steps * length / sum(lengths)) for length in lengths]
-    scaled[-1] = steps - sum(scaled[:-1])
+    ends = [round(steps * done / sum(lengths)) for done in accumulate(lengths)]
+    scaled = [end - begin for begin, end in pairwise([0, *ends])]
     stages = zip(recipe.stages, scaled, strict=True)
     return replace(recipe, stages=tuple(replace(s, steps=n, epochs=0) for s, n in stages if n > 0))
 
@@ -235,13 +240,29 @@ def _check(recipe: Recipe) -> None:
     if not recipe.stages:
         raise UsageError("the recipe needs at least one stage")
     for number, stage in enumerate(recipe.stages):
-        if stage.batch < 1 or not stage.sizes or (stage.steps < 1 and stage.epochs < 1):
+        if (
+            stage.batch < 1
+            or not stage.sizes
+            or min(stage.steps, stage.epochs) < 0
+            or not (stage.steps or stage.epochs)
+        ):
             raise UsageError(f"stages.{number} needs a batch, sizes, and steps or epochs above 0")
         if any(side < 1 for size in stage.sizes for side in size):
             raise UsageError(f"stages.{number}.sizes must be above 0")
     optimiser, guide = recipe.optimiser, recipe.distillation
+    numbers = {"optimiser.": asdict(optimiser), "distillation.": asdict(guide), "": asdict(recipe)}
+    for prefix, values in numbers.items():
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{prefix}{name} is {value}: expected a finite number")
     if optimiser.lr <= 0 or not 0 <= optimiser.ema < 1:
         raise UsageError("optimiser.lr must be above 0 and optimiser.ema in [0, 1)")
+    if not 0 <= optimiser.final <= 1 or not 0 < optimiser.decay <= 1:
+        raise UsageError("optimiser.final must be in [0, 1] and optimiser.decay in (0, 1]")
+    if not 0 <= recipe.seed < 2**63:
+        raise UsageError("seed must be from 0 to 2^63 - 1")
+    if Path(recipe.name).name != recipe.name:
+        raise UsageError(f"name is '{recipe.name}': expected one that can be a file's")
     if min(optimiser.clip, optimiser.warmup, optimiser.weight_decay, guide.weight, recipe.working_size) < 0:
         raise UsageError(
             "working_size, optimiser.clip, optimiser.warmup, optimiser.weight_decay and distillation.weight "

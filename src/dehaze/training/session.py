@@ -99,11 +99,6 @@ def train(request: Request, listener: Listener = lambda event, figures: None) ->
         ModelError: The teacher or the initial weights cannot be loaded.
     """
     with join(request.device) as process:
-        if not request.resume and (request.folder / STATE).exists():
-            raise UsageError(
-                f"{request.folder} already holds a run",
-                "choose another folder with -o, or leave out --no-resume to go on",
-            )
         hear = listener if process.is_main else _silence
         trainer, reporter = _assemble(request, process, hear)
         try:
@@ -174,13 +169,21 @@ def _fast_kernels(device: torch.device) -> Iterator[None]:
 def _assemble(
     request: Request, process: Distributed, hear: Listener, *, log: bool = True
 ) -> tuple[Trainer, RunReporter | None]:
+    if not request.resume and (request.folder / STATE).exists():
+        raise UsageError(
+            f"{request.folder} already holds a run",
+            "choose another folder with -o, or leave out --no-resume to go on",
+        )
     recipe, device = request.recipe, process.device
     torch.manual_seed(recipe.seed)
     task = build_task(recipe, device)
     source, validator = build_data(request.data, recipe, device)
     context: dict[str, Any] = {"validation": validator.identity}
     if isinstance(task, DistillTask):
-        context["teacher"] = _fingerprint(task.teacher)
+        context["teacher"] = _fingerprint(task.teacher.state_dict())
+    initial = _initial_weights(request.initial, task.model)
+    if initial is not None:
+        context["initial"] = _fingerprint(initial)
     if request.data.shares:
         context["shares"] = list(request.data.shares)
     hear("data", dict(source.identity))
@@ -191,7 +194,7 @@ def _assemble(
         source_commit=_source_commit(),
         data={"names": list(request.data.names)} if request.data.names else {},
         licence=request.licence,
-        initial=_initial_weights(request.initial, task.model),
+        initial=initial,
     )
     reporter = RunReporter(request.folder, hear) if log and process.is_main else None
     trainer = Trainer(recipe, task, source, validator, options, process, reporter, context)
@@ -202,11 +205,14 @@ def build_task(recipe: Recipe, device: torch.device) -> Task:
     """Build the network and what it is to learn, on the device, channels last.
 
     Raises:
-        UsageError: The architecture cannot do the task, or the teacher is none.
+        UsageError: The network cannot be built or cannot do the task, or the teacher is none.
         ModelError: The teacher cannot be loaded.
         TrainingError: Student and teacher do not pair.
     """
-    model = build(recipe.architecture, recipe.model)
+    try:
+        model = build(recipe.architecture, recipe.model)
+    except ValueError as error:
+        raise UsageError(f"the recipe's network cannot be built: {error}") from error
     enlarges = isinstance(model, Teacher)
     if enlarges != (recipe.task == "super-resolution"):
         raise UsageError(
@@ -243,10 +249,10 @@ def _teacher(name: str) -> nn.Module:
     return model
 
 
-def _fingerprint(model: nn.Module) -> str:
+def _fingerprint(weights: dict[str, Tensor]) -> str:
     """Short hash of a network's weights."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ PSEUDO = "pseudo"
 """In place of a depth folder: draw plausible depth (`dehaze.data.outdoor`)."""
 
 HELD_OUT, MAX_HELD_OUT = 0.02, 40
-"""Share and largest number of scenes kept for validation when no validation data is named."""
+"""Share of scenes, and largest number of pairs, kept for validation when no validation data is named."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ def build_data(spec: DataSpec, recipe: Recipe, device: torch.device) -> tuple[So
             f"{len(spec.shares)} --share were given for {count} folders of data",
             "expected one for each --data, then one for each --clear",
         )
+    if not all(math.isfinite(share) and share >= 0 for share in spec.shares) or (
+        spec.shares and not sum(spec.shares)
+    ):
+        raise UsageError(f"--share is {', '.join(map(str, spec.shares))}: expected numbers from 0, not all 0")
     held_out = not spec.validation
     parts = [_from_pairs(root, recipe, device, held_out) for root in spec.roots]
     parts += [
@@ -92,8 +97,9 @@ def _from_pairs(root: Path, recipe: Recipe, device: torch.device, held_out: bool
     scenes = list(dict.fromkeys(p.scene for p in found.pairs))
     out = set(_held_out(scenes)) if held_out else set()
     kept = replace(found, pairs=tuple(p for p in found.pairs if p.scene not in out))
-    held = [read_pair(p) for p in found.pairs if p.scene in out][:MAX_HELD_OUT]
-    return PairSource(kept, recipe.sizes, device=device, view=recipe.view), held
+    held = [p for p in found.pairs if p.scene in out]
+    held = held[:: math.ceil(len(held) / MAX_HELD_OUT)] if held else []  # of all scenes, not of the first few
+    return PairSource(kept, recipe.sizes, device=device, view=recipe.view), [read_pair(p) for p in held]
 
 
 def _from_depth(
@@ -121,7 +127,12 @@ def _held_out(items: Sequence[_T]) -> list[_T]:
 def _read_sets(folders: Sequence[Path]) -> list[PairSet]:
 
     found = [(folder.name, discover(folder, "test").require_sound().pairs) for folder in folders]
-    return [PairSet(name, tuple(read_pair(p) for p in pairs)) for name, pairs in found]
+    names = [name for name, _ in found]
+    titles = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+    return [
+        PairSet(title, tuple(read_pair(p) for p in pairs))
+        for title, (_, pairs) in zip(titles, found, strict=True)
+    ]
 
 
 def _validator(recipe: Recipe, sets: list[PairSet], device: torch.device) -> Judge:

@@ -27,7 +27,9 @@ MAX_BYTES = 1 << 30
 
 _log = logging.getLogger(__name__)
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-_ADDRESS = re.compile(rf"hf://(?P<repository>{_NAME}/{_NAME})/(?P<file>[^@]+)(?:@(?P<revision>.+))?")
+_ADDRESS = re.compile(
+    rf"hf://(?P<repository>{_NAME}/{_NAME})/(?P<file>[^@\\]+)(?:@(?P<revision>[\w.][\w./-]*))?"
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -77,7 +79,8 @@ def parse(text: str) -> Address:
         ModelError: Not of that form, or not a `.safetensors` file.
     """
     match = _ADDRESS.fullmatch(text)
-    if not match or any(part in ("", ".", "..") for part in match["file"].split("/")):
+    parts = f"{match['file']}/{match['revision'] or 'main'}".split("/") if match else [""]
+    if not match or any(part in ("", ".", "..") for part in parts):
         raise ModelError(
             f"'{text}' is not an address on the Hub", "write it as hf://owner/repo/file.safetensors@revision"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dehaze.errors import DehazeError, ModelError
+from dehaze.parts import part_path
 from dehaze.weights.checkpoint import (
     Header,
     load_checkpoint,
@@ -92,10 +94,12 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     The other options (name, licence, metrics, role, description, default) overrule what header and entry say.
 
     Raises:
-        ModelError: Not a checkpoint, or a new one without role and description.
+        ModelError: Not a checkpoint, a damaged one, or a new one without role and description.
     """
     header = read_header(options.checkpoint)
     name = options.name or header.name
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
+        raise ModelError(f"a model cannot be called '{name}'", "use small letters, digits and -: --name NAME")
     entry = manifest["models"].get(name, {})
     header = replace(header, name=name, licence=options.licence or header.licence, metrics=_measured(header))
     if options.working_size:
@@ -114,8 +118,14 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     }
     if missing := [key for key in ("role", "description") if not entry[key]]:
         raise ModelError(f"model '{name}' is new and has no {missing[0]}", f"add --{missing[0]}")
-    _check(header, options.checkpoint)
-    rewrite_header(options.checkpoint, weights / str(entry["file"]), header)
+    target = weights / str(entry["file"])
+    draft = part_path(target)
+    try:
+        rewrite_header(options.checkpoint, draft, header)
+        measure(draft)  # before it takes the place of one that is sound
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
     default = name if options.default else manifest["default"]
     return {**manifest, "default": default, "models": {**manifest["models"], name: entry}}
 
@@ -131,7 +141,15 @@ def figures_of(report: Path, name: str) -> dict[str, Any]:
     Raises:
         ModelError: The report has no quality figures of the model.
     """
-    values = json.loads(report.read_text(encoding="utf-8"))
+    try:
+        return _figures(json.loads(report.read_text(encoding="utf-8")), name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{report} has no quality figures of '{name}'", f"dehaze bench -m {name} --data DIR --json"
+        ) from error
+
+
+def _figures(values: dict[str, Any], name: str) -> dict[str, Any]:
     found = {}
     for part in values["quality"]:
         for row in part["rows"]:
@@ -144,7 +162,7 @@ def figures_of(report: Path, name: str) -> dict[str, Any]:
                     "command": values["command"],
                 }
     if not found:
-        raise ModelError(f"{report} has no quality figures of '{name}'", f"dehaze bench -m {name} --data DIR")
+        raise KeyError(name)
     return found
 
 
