@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -10,7 +11,7 @@ from shelf import METRICS, Shelf, checkpoint
 
 from dehaze.models import build, count_parameters
 from dehaze.weights import list_models, load, manifest, update
-from dehaze.weights.checkpoint import Header, save_checkpoint, sha256_of
+from dehaze.weights.checkpoint import Header, read_header, save_checkpoint, sha256_of
 
 NEW = ("--role", "general", "--description", "Small and quick.")
 
