@@ -468,6 +468,16 @@ def test_stopping_keeps_a_playable_part(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.partial.mp4"]
     assert times(report.target) == times(source)[: report.frames]
     assert 5 <= report.frames < 40
+    written.clear()
+    again = dehaze_video(
+        str(source),
+        tmp_path / "out.mp4",
+        Affine(),
+        progress=lambda done, total: written.append((done, total)),
+        stop=lambda: len(written) >= 5,
+    )
+    assert again.target == tmp_path / "out.partial-2.mp4"  # what was done before stays
+    assert times(report.target) == times(source)[: report.frames]
     assert written[0] == (1, 40)
 
 

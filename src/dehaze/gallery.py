@@ -99,7 +99,7 @@ class Gallery:
         pairs = [self._pairs[index] for index in sorted(self._pairs)]
         part = part_path(path)
         try:
-            with part.open("w", encoding="utf-8", newline="\n") as file:
+            with part.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
                 file.writelines(_page(pairs, title, subtitle))
             part.replace(path)
         except BaseException:

@@ -202,3 +202,46 @@ def test_killed_and_started_again(number: signal.Signals, status: int) -> None:
     for path in output.iterdir():
         with Image.open(path) as image:
             image.load()
+
+
+@pytest.mark.parametrize("arguments", [[""], ["trip", "-o", ""]])
+def test_an_empty_name_is_not_the_current_directory(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["folder", *arguments, "-y"]) == 2
+    assert "name is empty" in capsys.readouterr().err
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["trip"]
+
+
+def test_an_output_that_leads_back_to_an_original_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("trip_dehazed").mkdir()
+    Path("trip_dehazed/a.jpg").symlink_to("../trip/a.jpg")
+    original = Path("trip/a.jpg").read_bytes()
+    assert main(["folder", "trip", "-y"]) == 2
+    assert "is a link to the input" in capsys.readouterr().err
+    assert Path("trip/a.jpg").read_bytes() == original
+
+
+def test_the_root_directory_has_no_place_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["folder", "/", "--dry-run"]) == 2
+    assert "there is no place beside / for the output" in capsys.readouterr().err
+
+
+def test_bits_that_the_format_lacks_are_refused_before_any_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["folder", "trip", "-f", "jpg", "--bit-depth", "16"]) == 2
+    assert "jpg does not hold 16 bits" in capsys.readouterr().err
+    assert not Path("trip_dehazed").exists()
+
+
+def test_a_gallery_of_nothing_and_of_names_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    assert main(["folder", "empty", "--gallery"]) == 0
+    Path("odd").mkdir()
+    Path("trip/a.jpg").rename(os.fsdecode(b"odd/caf\xe9.jpg"))
+    assert main(["folder", "odd", "--gallery"]) == 0
+    assert "caf?.jpg" in Path("odd_dehazed/gallery.html").read_text(encoding="utf-8")
+
+
+def test_a_choice_that_leaves_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["folder", "trip", "--glob", "*.bmp"]) == 0
+    assert "no photos or videos that --glob and --shard choose" in capsys.readouterr().err

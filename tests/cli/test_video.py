@@ -180,3 +180,40 @@ def test_interrupted(number: signal.Signals, status: int) -> None:
         return
     assert files() == ["a.mp4", "a_dehazed.partial.mp4"]
     assert 0 < frames("a_dehazed.partial.mp4") < 500
+
+
+def test_a_video_that_ends_early_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(Path("whole.mkv"), frames=100)
+    content = Path("whole.mkv").read_bytes()
+    Path("cut.mkv").write_bytes(content[: len(content) // 2])
+    assert main(["video", "cut.mkv", "--json"]) == 0
+    (record,) = records(capsys)
+    assert 0 < record["frames"] < 90
+    assert "before the end it announces: it may be cut short" in record["notices"][0]
+    assert main(["video", "whole.mkv", "--json"]) == 0
+    assert records(capsys)[0]["notices"] == []
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written() -> None:
+    make_video(Path("a.mp4"))
+    make_video(Path("real.mp4"), frames=2)
+    Path("link.mp4").symlink_to("real.mp4")
+    assert main(["video", "a.mp4", "-o", "link.mp4", "-y"]) == 0
+    assert Path("link.mp4").is_symlink()
+    assert frames("real.mp4") == 10
+
+
+def test_numbered_pictures_that_exist_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(Path("a.mp4"))
+    command = ["video", "a.mp4", "-o", "n_%02d.png", "--duration", "0.1"]
+    assert main(command) == 0
+    assert main(command) == 2
+    assert "n_01.png already exists" in capsys.readouterr().err
+
+
+def test_encoders_do_not_talk_past_quiet() -> None:
+    make_video(Path("a.mp4"))
+    program = "from dehaze.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", program, "video", "a.mp4", "-o", "b.mp4", "--codec", "h265", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

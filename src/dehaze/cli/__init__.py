@@ -12,8 +12,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: What follows `dehaze` on the command line; None for the process's own.
     """
-    from dehaze.cli.app import build_app
-    from dehaze.cli.errors import run
-
     words = sys.argv[1:] if arguments is None else arguments
+    try:
+        from dehaze.cli.app import build_app
+        from dehaze.cli.errors import run
+    except KeyboardInterrupt:  # importing takes a while
+        sys.stderr.write("interrupted\n")
+        return 130
     return run(build_app(next(iter(words), None)), arguments)

@@ -8,6 +8,7 @@ import typer
 
 from dehaze.cli import options as opt
 from dehaze.cli import output
+from dehaze.cli.targets import refuse_empty
 
 Part = Literal["network", "full"]
 
@@ -59,6 +60,7 @@ def onnx(
     from dehaze.errors import UsageError
 
     out = output.start(as_json=as_json, quiet=quiet, no_progress=no_progress, debug=debug)
+    refuse_empty("output", target)
     path = Path(target).expanduser()
     if path.is_dir():
         raise UsageError(f"{path} is a directory; expected a file to write", f"use -o {path / 'dehaze.onnx'}")

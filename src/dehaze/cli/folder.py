@@ -14,6 +14,7 @@ from dehaze.cli import options as opt
 from dehaze.cli.errors import ExitStatus, explain, report
 from dehaze.cli.loading import load_dehazer
 from dehaze.cli.run import combined_status
+from dehaze.cli.targets import refuse_empty
 
 if TYPE_CHECKING:
     from dehaze.cli.output import Bar, Output
@@ -98,7 +99,9 @@ def folder(
     does not stop the others; if some fail, the exit status is 3.
     """
     out = messages.start()
-    settings = inference.settings()
+    refuse_empty("directory", directory)
+    refuse_empty("output", target)
+    settings, writing = inference.settings(), files.writing()
     from dehaze.folder import FolderSettings, parse_shard, plan_folder
 
     plan = plan_folder(
@@ -111,14 +114,14 @@ def folder(
         compare=compare,
         overwrite=overwrite,
     )
-    _say_plan(plan, out, recursive=recursive)
+    _say_plan(plan, out, recursive=recursive, narrowed=bool(globs) or plan.shard[1] > 1)
     if dry_run:
         _say_dry_run(plan, out)
         return
     work = FolderSettings(
         strength=inference.strength,
         reading=files.reading(),
-        writing=files.writing(),
+        writing=writing,
         threads=threads,
         fail_fast=fail_fast,
     )
@@ -190,7 +193,7 @@ class _Run:
 
     def finish(self) -> None:
         """Write the gallery, and sum up."""
-        if self._album is not None:
+        if self._album is not None and self._plan.jobs:
             self._write_gallery(self._album)
         skipped = sum(job.exists for job in self._plan.jobs)
         parts = [f"{self._done} done"]
@@ -249,10 +252,11 @@ class _Frames:
         self._bar.update(text=f"{job.source.name}, frame {done}{'' if total is None else f' of {total}'}")
 
 
-def _say_plan(plan: Plan, out: Output, *, recursive: bool) -> None:
+def _say_plan(plan: Plan, out: Output, *, recursive: bool, narrowed: bool) -> None:
     if not plan.jobs and not plan.unreadable:
+        chosen = " that --glob and --shard choose" if narrowed else ""
         hint = "" if recursive else " (-r looks into directories within)"
-        out.warning(f"there is nothing to do in {plan.root}: no photos or videos{hint}")
+        out.warning(f"there is nothing to do in {plan.root}: no photos or videos{chosen}{hint}")
     if plan.ignored:
         common = Counter(plan.ignored).most_common(_SUFFIXES_SHOWN)
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in common)

@@ -219,7 +219,13 @@ class PictureFiles:
         return {} if self.max_pixels is None else {"max_pixels": self.max_pixels}
 
     def writing(self) -> dict[str, Any]:
-        """Keyword arguments of `photo.write`."""
+        """Keyword arguments of `photo.write`.
+
+        Raises:
+            UsageError: The format does not hold that many bits.
+        """
+        if self.bit_depth == "16" and self.format not in (None, "same", "png", "tiff"):
+            raise UsageError(f"{self.format} does not hold 16 bits a sample", "use -f png or -f tiff")
         depth = "auto" if self.bit_depth == "auto" else int(self.bit_depth)
         return {
             "format": self.format,

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What could steer the terminal, from a file's name or a foreign header."""
 
+_LAST_COLUMN = 24
+"""Least width of a table's last column, which may wrap."""
+
 Unit = Literal["files", "frames", "steps", "bytes"]
 
 
@@ -104,14 +107,19 @@ class Output:
         from rich.table import Table
 
         console = Console(highlight=False)
+        cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
         if not console.is_terminal:
             console.width = 10_000
+        else:  # the last column may wrap; beyond that the terminal wraps lines, and nothing is lost
+            widest = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+            console.width = max(console.width, sum(widest[:-1]) + 2 * len(widest) + _LAST_COLUMN)
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
         for index, name in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-            table.add_column(name, justify="right" if numeric else "left")
-        for row in rows:
-            table.add_row(*("" if cell is None else str(cell) for cell in row))
+            last = index == len(columns) - 1
+            table.add_column(name, justify="right" if numeric else "left", no_wrap=not last, overflow="fold")
+        for row in cells:
+            table.add_row(*row)
         console.print(table)
 
     def line(self, text: str) -> None:
@@ -154,7 +162,7 @@ class Output:
             unit: What is counted.
         """
         alone = unit == "files" and total == 1
-        if alone or self._no_progress or self.quiet or not self.console.is_terminal:
+        if alone or self._no_progress or self.quiet or not sys.stderr.isatty():
             yield Bar(None, None)
             return
         from rich.progress import Progress

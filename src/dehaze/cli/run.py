@@ -62,7 +62,7 @@ def run(
     cat foggy.jpg | dehaze run - > clear.jpg
     """
     out = messages.start()
-    settings = inference.settings()
+    settings, photos = inference.settings(), Files(files.reading(), files.writing())
     jobs = plan(inputs, target, format=files.format, compare=compare, overwrite=overwrite)
     _refuse_mixed_stdout(jobs, messages.as_json)
     if dry_run:
@@ -72,7 +72,6 @@ def run(
             )
             out.record({"input": job.source_name, "output": job.target_name, "dry_run": True})
         return
-    photos = Files(files.reading(), files.writing())
     dehazer = load_dehazer(out, inference.model, settings)
 
     def work(job: Job) -> dict[str, Any]:

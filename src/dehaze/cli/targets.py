@@ -45,6 +45,16 @@ class Job:
         return [path for path in (self.target, self.compare) if path is not None]
 
 
+def refuse_empty(what: str, name: str | None) -> None:
+    """Refuse an empty name, which `Path` would take for the current directory.
+
+    Raises:
+        UsageError: It is empty.
+    """
+    if name == "":
+        raise UsageError(f"the {what}'s name is empty", _UNSET)
+
+
 def plan(
     inputs: Sequence[str],
     target: str | None,
@@ -66,8 +76,9 @@ def plan(
         UsageError: A name is empty, two outputs are one file, an output is an input or exists, its directory
             does not, or its name is of a format that we do not write.
     """
-    if not all(inputs) or target == "":
-        raise UsageError(f"the {'output' if target == '' else 'input'}'s name is empty", _UNSET)
+    for text in inputs:
+        refuse_empty("input", text)
+    refuse_empty("output", target)
     if inputs.count(STREAM) > 1:
         raise UsageError("stdin ('-') is given twice: it can be read only once")
     directory = _directory(target, len(inputs))

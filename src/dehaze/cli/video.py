@@ -15,6 +15,7 @@ import typer
 from dehaze.cli import options as opt
 from dehaze.cli.errors import ExitStatus
 from dehaze.cli.loading import load_dehazer
+from dehaze.cli.targets import refuse_empty
 from dehaze.errors import UsageError
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def video(
     stream, under its own name. A second Ctrl-C leaves nothing.
     """
     out = messages.start()
+    refuse_empty("input", source)
+    refuse_empty("output", target)
     settings = inference.settings()
     times = parse_time(start, "--start"), None if duration is None else parse_time(duration, "--duration")
     from dehaze.video import VideoSettings, check_source, check_target, default_target, dehaze_video

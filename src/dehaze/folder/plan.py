@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ _KEPT_CONTAINERS = frozenset({".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", "
 """Video suffixes that the output keeps; others become .mp4."""
 
 _OWN = "_dehazed"
-_PARTIAL = ".partial"
+_PARTIAL = re.compile(r"\.partial(-\d+)?$")
 _OWN_ENDINGS = (_OWN, "_compare")
 
 
@@ -108,7 +109,8 @@ def plan_folder(
 
     Raises:
         DehazeError: There is no such directory.
-        UsageError: It is a file, output and root are one, or two files would get one output.
+        UsageError: It is a file, output and root are one, two files would get one output, or an output to be
+            replaced is a link to an input.
     """
     if not root.exists():
         raise DehazeError(f"there is no directory {root}")
@@ -116,6 +118,8 @@ def plan_folder(
         raise UsageError(f"{root} is a file, expected a directory", f"use: dehaze run {root}")
     if output is None:
         named = root if root.name not in ("", "..") else root.resolve()
+        if not named.name:
+            raise UsageError(f"there is no place beside {root} for the output", "name a directory with -o")
         output = named.with_name(named.name + _OWN)
     _check_output(root.resolve(), output)
     plan = Plan(root, output, shard)
@@ -125,6 +129,8 @@ def plan_folder(
     if compare:
         jobs = [_with_compare(job) for job in jobs]
         _refuse_collisions(jobs)
+    if overwrite:
+        _refuse_links_back(jobs)
     index, count = shard
     for job in jobs[index - 1 :: count]:
         done = not overwrite and all(path.exists() for path in job.outputs)
@@ -149,6 +155,18 @@ def _check_output(root: Path, output: Path) -> None:
         raise UsageError(f"the output {output} is a file, expected a directory")
     if output.resolve() == root:
         raise UsageError(f"the output {output} is the input itself", "choose another directory with -o")
+
+
+def _refuse_links_back(jobs: Sequence[Job]) -> None:
+    """Refuse outputs that are links to what is to be read: replacing them would replace an original."""
+    links = [(path, path.resolve()) for job in jobs for path in job.outputs if path.is_symlink()]
+    originals = {job.source.resolve() for job in jobs} if links else set()
+    for path, place in links:
+        if place in originals:
+            raise UsageError(
+                f"the output {path} is a link to the input {place}",
+                "remove the link, or choose another directory",
+            )
 
 
 def _walk(plan: Plan, recursive: bool, globs: Sequence[str]) -> Iterator[Path]:
@@ -224,7 +242,7 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
 
 def _is_ours(stem: str, stems: set[str]) -> bool:
     """Whether a file is what `dehaze` makes beside another that is there."""
-    stem = stem.removesuffix(_PARTIAL)
+    stem = _PARTIAL.sub("", stem)
     return any(stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in _OWN_ENDINGS)
 
 

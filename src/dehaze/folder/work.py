@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
+from warnings import catch_warnings
 
 from PIL import Image
 
@@ -260,7 +261,7 @@ def _video(
 def _cost(path: Path) -> int:
     """Bytes that a photo needs on its way, from its header alone."""
     pixels = _UNKNOWN_PIXELS
-    with suppress(Exception), Image.open(path) as image:
+    with suppress(Exception), catch_warnings(action="ignore"), Image.open(path) as image:
         pixels = image.width * image.height
     return pixels * _BYTES_PER_PIXEL
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,9 @@ from dehaze.video.colour import Decoder, Pixels, bits
 from dehaze.video.sink import Sink
 from dehaze.video.source import DEFAULT_RATE, Look, Parcel, Source, is_live, is_pattern, sequence_files
 from dehaze.video.steady import DEFAULT_SECONDS, Steadier
+
+_MISSING_SECONDS = 0.5
+"""Containers round the length that they announce; what falls short by more is told."""
 
 
 class FrameDehazer(Protocol):
@@ -148,6 +151,8 @@ def dehaze_video(
     """
     settings = settings or VideoSettings()
     check_target(source, target, overwrite=overwrite)
+    if target.is_symlink():
+        target = target.resolve()  # the file that it leads to is written, and the link stays
     report = VideoReport(source, target)
     began = time.perf_counter()
     clock = Timings()
@@ -223,7 +228,8 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
         existing = [target] if target.exists() else []
     if not existing or overwrite:
         return
-    if not is_live(source) and not is_pattern(source) and Path(source).exists() and target.samefile(source):
+    files = not is_live(source) and not is_pattern(source) and not is_pattern(str(target))
+    if files and Path(source).exists() and target.samefile(source):
         raise UsageError(
             f"the output {target} is the input itself", "choose another name, or replace it with -y"
         )
@@ -312,11 +318,17 @@ def _partial(report: VideoReport, target: Path) -> Path:
     """Where a video goes that was stopped before its end."""
     if not report.interrupted or is_live(report.source) or is_pattern(str(target)):
         return target
-    return target.with_name(f"{target.stem}.partial{target.suffix}")
+    names = (f"{target.stem}.partial{n}{target.suffix}" for n in chain([""], map("-{}".format, count(2))))
+    return next(path for path in map(target.with_name, names) if not path.exists())
 
 
 def _tell_damage(source: Source, report: VideoReport) -> None:
     report.damaged = source.damaged
+    if not report.interrupted and source.missing_seconds > _MISSING_SECONDS:
+        report.notices.append(
+            f"{source.name} ends {source.missing_seconds:.1f} s before the end it announces: "
+            "it may be cut short"
+        )
     if source.damaged:
         what = "packet or frame" if source.damaged == 1 else "packets or frames"
         report.notices.append(f"{source.damaged} damaged {what} in {source.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -70,6 +71,9 @@ _SPEED = {
     "libvpx": {"b": "20M", "cpu-used": "4"},
 }
 
+_QUIET = {"libx265": {"x265-params": "log-level=error"}}
+"""Encoders that write to the terminal by themselves; SVT-AV1 takes it from the environment (`SVT_LOG`)."""
+
 _STALE_TAGS = frozenset(
     (
         *(
@@ -132,6 +136,7 @@ class Sink:
         notice: Callable[[str], None],
     ) -> None:
         self._target, self._source, self._look, self._notice = target, source, look, notice
+        os.environ.setdefault("SVT_LOG", "1")  # errors alone
         self._is_sequence = is_pattern(str(target))
         self._part = target if self._is_sequence else part_path(target, keep_suffix=True)
         self._last_dts: dict[int, int] = {}
@@ -400,10 +405,10 @@ def _encoder(name: str) -> Codec | None:
 
 def _can_encode(container: OutputContainer, encoder: Codec) -> bool:
     """Try to write a header for an encoder's stream in a container of the same format in memory."""
-    formats = encoder.video_formats
+    formats, quiet = encoder.video_formats, _QUIET.get(encoder.name, {})
     try:
         with av.open(io.BytesIO(), "w", format=container.format.name) as trial:
-            stream: Any = trial.add_stream(encoder.name, rate=25, width=320, height=240)
+            stream: Any = trial.add_stream(encoder.name, rate=25, options=quiet, width=320, height=240)
             if formats:
                 stream.pix_fmt = formats[0].name
             trial.start_encoding()
@@ -417,7 +422,11 @@ def _quality(encoder: Codec, crf: int | None) -> dict[str, str]:
     known = {option.name for option in encoder.create().supported_options.private}
     if "crf" in known:
         crf = DEFAULT_CRF.get(encoder.name) if crf is None else crf
-        return _SPEED.get(encoder.name, {}) | ({} if crf is None else {"crf": str(crf)})
+        return (
+            _SPEED.get(encoder.name, {})
+            | _QUIET.get(encoder.name, {})
+            | ({} if crf is None else {"crf": str(crf)})
+        )
     if "cq" in known:
         return {"rc": "vbr", "cq": str(_DEFAULT_CQ if crf is None else crf), "b": "0"}
     if encoder.canonical_name in _QSCALE_CODECS:

@@ -220,6 +220,7 @@ class Source:
         self.damaged = 0
         self.mended = 0
         self._last: int | None = None
+        self._reached = 0.0
         try:
             self.stream = _video_stream(self.container, name)
             self.others = [other for other in self.container.streams if other.index != self.stream.index]
@@ -256,6 +257,14 @@ class Source:
             return None
         left = self.container.duration / av.time_base - self._start
         return left if self._duration is None else min(left, self._duration)
+
+    @property
+    def missing_seconds(self) -> float:
+        """How much a file that was read to its end falls short of what it announces; 0 if unknown."""
+        if self.is_live or self._duration is not None or not self.container.duration:
+            return 0.0
+        end = ((self.container.start_time or 0) + self.container.duration) / av.time_base
+        return max(0.0, end - self._reached)
 
     @property
     def rate(self) -> Fraction:
@@ -333,6 +342,9 @@ class Source:
             try:
                 for packet in self.container.demux():
                     errors = 0
+                    if packet.pts is not None and packet.time_base is not None:
+                        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                        self._reached = max(self._reached, end)
                     yield packet
                 return
             except av.error.EOFError:

@@ -64,6 +64,8 @@ def identify(name: str | None = None) -> ModelEntry | Address | Path:
     Raises:
         ModelError: None of these.
     """
+    if name == "":
+        raise ModelError("the model's name is empty", "in a script, look for a variable that is not set")
     manifest = read_manifest()
     name = name or os.environ.get("DEHAZE_MODEL") or default_entry(manifest).name
     if name in manifest:
