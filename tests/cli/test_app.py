@@ -305,6 +305,8 @@ def test_progress_is_for_terminals(
 ) -> None:
     assert progress_of(output.start(), capsys) == ""
     monkeypatch.setenv("FORCE_COLOR", "1")
+    assert progress_of(output.start(), capsys) == ""  # colours in a file are wanted, a moving bar is not
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert "2/2" in progress_of(output.start(), capsys)
 
 

@@ -178,7 +178,7 @@ def test_a_header_with_fields_of_tomorrow_is_read(tmp_path: Path) -> None:
         ("lite", {"blocks": [10**9, 1]}, "can have the settings"),
         ("lite", {"reduction": 10**400}, "can have the settings"),
         ("lite", {"widths": [16, 24]}, "does not hold"),
-        ("teacher", {"activation": "eval"}, "does not hold"),
+        ("teacher", {"activation": "eval"}, "activation is 'eval', expected prelu or relu"),
         ("aod-net", {}, "does not hold"),
     ],
 )
