@@ -456,26 +456,24 @@ def test_a_video_without_a_single_good_frame_leaves_nothing(tmp_path: Path) -> N
 def test_stopping_keeps_a_playable_part(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", frames=40, audio=True)
     written = []
-    report = dehaze_video(
-        str(source),
-        tmp_path / "out.mp4",
-        Affine(),
-        progress=lambda done, total: written.append((done, total)),
-        stop=lambda: len(written) >= 5,
-    )
+
+    def stopped() -> VideoReport:
+        written.clear()
+        return dehaze_video(
+            str(source),
+            tmp_path / "out.mp4",
+            Affine(),
+            progress=lambda done, total: written.append((done, total)),
+            stop=lambda: len(written) >= 5,
+        )
+
+    report = stopped()
     assert report.interrupted
     assert report.target == tmp_path / "out.partial.mp4"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.partial.mp4"]
     assert times(report.target) == times(source)[: report.frames]
     assert 5 <= report.frames < 40
-    written.clear()
-    again = dehaze_video(
-        str(source),
-        tmp_path / "out.mp4",
-        Affine(),
-        progress=lambda done, total: written.append((done, total)),
-        stop=lambda: len(written) >= 5,
-    )
+    again = stopped()
     assert again.target == tmp_path / "out.partial-2.mp4"  # what was done before stays
     assert times(report.target) == times(source)[: report.frames]
     assert written[0] == (1, 40)
