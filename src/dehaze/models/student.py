@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dehaze.limits import Limits
+from dehaze.models.activation import relu
 from dehaze.models.attention import ChannelAttention, PixelAttention
 
 
@@ -43,7 +44,7 @@ class InnerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) -> (N, width, H, W)."""
-        y = torch.relu(self.conv1(x)) + x
+        y = relu(self.conv1(x)) + x
         y = self.pixel_attention(self.channel_attention(self.conv2(y)))
         return torch.add(y, x)
 
