@@ -323,6 +323,8 @@ def test_webm_gets_a_codec_that_it_can_hold(tmp_path: Path) -> None:
         ("out.mov", {"codec": "prores", "crf": 20}, "codec 'prores_ks' has no --crf"),
         ("out.xyz", {}, r"cannot tell what kind of video out\.xyz is to be"),
         ("out.wav", {}, "holds no video"),
+        ("out.gif", {}, "holds no video that this FFmpeg encodes well"),
+        ("out.jpg", {}, r"out\.jpg is one picture, not a video"),
         ("no/out.mp4", {}, "there is no directory"),
         ("in.mp4", {}, "is the input itself"),
     ],

@@ -50,8 +50,11 @@ def list_(as_json: opt.JsonOption = False, debug: opt.DebugOption = False) -> No
     if not entries:
         out.note("this installation bundles no model; give -m a file or an hf:// address")
         return
-    columns = ("NAME", "", "ROLE", "ARCHITECTURE", "PARAMETERS", "WORKING SIZE", "MB", "WHERE", "DESCRIPTION")
-    out.table(columns, [_row(entry) for entry in entries])
+    out.table(
+        ("NAME", "", "ROLE", "PARAMETERS", "WORKING SIZE", "MB", "WHERE"), [_row(entry) for entry in entries]
+    )
+    for entry in entries:
+        out.data(f"\n{entry.name}: {entry.description}")
 
 
 def _facts(entry: ModelEntry) -> dict[str, Any]:
@@ -70,12 +73,10 @@ def _row(entry: ModelEntry) -> tuple[object, ...]:
         entry.name,
         "default" if entry.is_default else "",
         entry.role,
-        entry.architecture,
         entry.parameters,
         entry.working_size or "any",
         round(entry.bytes / 1e6, 2),
         where,
-        entry.description,
     )
 
 

@@ -224,6 +224,12 @@ class Sink:
         if not container.default_video_codec or container.default_video_codec == "none":
             container.close()
             raise UsageError(f"{self._target.name}: {container.format.long_name} holds no video")
+        if container.format.name == "image2" and not self._is_sequence:
+            container.close()
+            raise UsageError(
+                f"{self._target.name} is one picture, not a video",
+                f"number the pictures: {self._target.stem}_%04d{self._target.suffix}",
+            )
         return container
 
     def _add_video(self, crf: int | None) -> av.VideoStream:
@@ -393,7 +399,10 @@ def _find_encoder(
             if DEFAULT_CODEC not in av.codecs_available:
                 notice(f"this FFmpeg has no {DEFAULT_CODEC}: {encoder.name} is used")
             return encoder
-    raise VideoError(f"this FFmpeg has no encoder for {container.format.name}", "name one with --codec")
+    raise UsageError(
+        f"{target.name}: {container.format.long_name} holds no video that this FFmpeg encodes well",
+        "use -o with .mp4, .mkv or .webm; or name an encoder with --codec",
+    )
 
 
 def _encoder(name: str) -> Codec | None:
