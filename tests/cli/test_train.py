@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from dehaze.cli import main
+from dehaze.training.session import LOCK
 from dehaze.weights.checkpoint import read_header
 
 TINY = ["--set", "stages=[{sizes=[[16, 24]], batch=2, steps=2}]", "--set", "validate_every=1"]
@@ -84,6 +87,31 @@ def test_the_same_command_goes_on(reside: Path, tmp_path: Path, capsys: pytest.C
     assert "optimiser.lr: 0.002 -> 0.1" in capsys.readouterr().err
     assert main([*command, "--no-resume"]) == 2
     assert "already holds a run" in capsys.readouterr().err
+
+
+_HOLD = """
+import filelock, sys
+with filelock.FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_in_use_is_left_alone(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    command = ["train", "lite", "--data", str(reside), "-o", str(folder), *TINY_LITE, *QUIET]
+    holder = [sys.executable, "-c", _HOLD, str(folder / LOCK)]
+    with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert main(command) == 2
+        assert f"another process trains in {folder}" in capsys.readouterr().err
+        assert not list(folder.glob("*.safetensors"))
+        other.kill()
+    assert main(command) == 0
 
 
 def test_dry_run_tells_and_writes_nothing(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from dehaze.errors import UsageError
@@ -28,6 +29,9 @@ from dehaze.training.report import RunReporter
 from dehaze.training.sources import DataSpec, Judge, build_data
 from dehaze.training.tasks import DehazeTask, DistillTask, SuperResolutionTask, Task
 from dehaze.weights import load
+
+LOCK = ".lock"
+"""File in a run's folder that the process training there holds; the system lets go of it when that ends."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def train(request: Request, listener: Listener = lambda event, figures: None) ->
 
     Raises:
         DataError: Data is missing, incomplete or unreadable.
-        UsageError: The request contradicts itself, or its folder holds a run that is not to be resumed.
+        UsageError: The request contradicts itself, or its folder holds a run that is not to be resumed or
+            that another process carries out.
         TrainingError: The folder's run was started differently, or a loss became NaN or infinite.
         ModelError: The teacher or the initial weights cannot be loaded.
     """
@@ -102,9 +107,9 @@ def train(request: Request, listener: Listener = lambda event, figures: None) ->
         hear = listener if process.is_main else _silence
         trainer, reporter = _assemble(request, process, hear)
         try:
-            if request.resume and trainer.resume():
-                hear("resume", {"step": trainer.progress.step, "steps": trainer.steps})
-            with _fast_kernels(process.device):
+            with _claimed(request.folder, process), _fast_kernels(process.device):
+                if request.resume and trainer.resume():
+                    hear("resume", {"step": trainer.progress.step, "steps": trainer.steps})
                 return trainer.run()
         finally:
             if reporter is not None:
@@ -148,6 +153,26 @@ def _time_validation(trainer: Trainer) -> float:
     began = time.perf_counter()
     trainer.judge(2)
     return (time.perf_counter() - began) * validator.pictures() / validator.pictures(2)
+
+
+@contextmanager
+def _claimed(folder: Path, process: Distributed) -> Iterator[None]:
+    """Keep a folder to one run at a time: two would write over each other's state."""
+    if not process.is_main:
+        yield
+        return
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"another process trains in {folder}",
+            "wait for it or stop it with Ctrl-C; or choose another folder with -o",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
