@@ -67,15 +67,15 @@ class Muon(torch.optim.AdamW):
         ahead = torch.stack(gradients).lerp(torch.stack(moments), self._momentum)
         moves = orthogonalise(ahead) * (UPDATE_RMS * max(shape) ** 0.5)
         torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        for matrix, move in zip(matrices, moves, strict=True):
-            matrix.sub_(move.view(matrix.shape), alpha=group["lr"])
+        shaped = [move.view(matrix.shape) for matrix, move in zip(matrices, moves, strict=True)]
+        torch._foreach_sub_(matrices, shaped, alpha=group["lr"])
+        torch._foreach_add_([self.state[matrix]["step"] for matrix in matrices], 1)
 
     def _moment(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]
         if not state:
             state["step"] = torch.zeros((), device=matrix.device)  # AdamW asks for it when it loads a state
             state["momentum"] = matrix.new_zeros(_shape(matrix))
-        state["step"] += 1
         return state["momentum"]  # type: ignore[no-any-return]
 
 
