@@ -73,6 +73,17 @@ def test_its_draws_fill_the_published_ranges(generator: torch.Generator) -> None
         assert float(values.mean()) == pytest.approx((low + high) / 2, abs=0.02)
 
 
+def test_a_share_of_reside_airlights_is_white() -> None:
+    """Half are SOTS indoor's 1, the others still cover ITS's range; no share draws what was drawn before."""
+    airlight, beta = haze.sample_its(4000, torch.Generator().manual_seed(0), "cpu", white_share=0.5)
+    before, same_beta = haze.sample_its(4000, torch.Generator().manual_seed(0), "cpu")
+    white = airlight == haze.SOTS_AIRLIGHT
+    assert abs(float(white.float().mean()) - 0.5) < 0.03
+    assert torch.equal(airlight[~white], before[~white])
+    assert torch.equal(beta, same_beta)
+    assert not (before == haze.SOTS_AIRLIGHT).any()
+
+
 def test_sots_levels_are_the_recovered_rule() -> None:
     betas = pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
     assert betas == haze.SOTS_BETAS

@@ -58,14 +58,24 @@ def add_haze(clear: Tensor, t: Tensor, airlight: Tensor) -> Tensor:
     return light + (clear - light) * t
 
 
-def sample_its(n: int, generator: torch.Generator, device: torch.device | str) -> tuple[Tensor, Tensor]:
+def sample_its(
+    n: int, generator: torch.Generator, device: torch.device | str, white_share: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Draw by the rule of RESIDE ITS.
+
+    Args:
+        n: How many.
+        generator: Source of randomness.
+        device: Where the results are wanted.
+        white_share: Share of airlights that are 1, SOTS indoor's, instead of drawn; our addition.
 
     Returns:
         Airlight (N, 1) in [0.7, 1] and beta (N,) in [0.6, 1.8], for depth normalised to its maximum.
     """
     airlight = _uniform((n, 1), *ITS_AIRLIGHT, generator)
     beta = _uniform((n,), *ITS_BETA, generator)
+    if white_share:
+        airlight[torch.rand((n, 1), generator=generator) < white_share] = SOTS_AIRLIGHT
     return airlight.to(device, non_blocking=True), beta.to(device, non_blocking=True)
 
 

@@ -184,6 +184,30 @@ def test_some_pictures_can_be_left_clear(frames: list[Frame]) -> None:
     assert 16 < int(untouched.sum()) < 48
 
 
+def test_white_share_whitens_the_far_end_of_batches(frames: list[Frame]) -> None:
+    """With every airlight 1 the clear pictures are the same and no hazy one is darker than before."""
+    drawn, white = (
+        DepthSource(frames, [(24, 32)], white_share=share).batch(
+            16, (24, 32), torch.Generator().manual_seed(3)
+        )
+        for share in (0.0, 1.0)
+    )
+    assert torch.equal(drawn["clear"], white["clear"])
+    assert (white["hazy"] >= drawn["hazy"] - 1e-6).all()
+    assert (white["hazy"].mean() - drawn["hazy"].mean()) > 0.01
+
+
+def test_zooms_decide_how_much_of_a_frame_a_batch_shows(frames: list[Frame]) -> None:
+    """At zoom 1 alone every batch is the whole frame or its mirror image: two pictures a frame."""
+    source = DepthSource(frames[:1], [(24, 32)], zooms=(1.0,))
+    seen = {
+        source.batch(1, (24, 32), torch.Generator().manual_seed(seed))["clear"].numpy().tobytes()
+        for seed in range(20)
+    }
+    assert len(seen) == 2
+    assert source.identity != DepthSource(frames[:1], [(24, 32)]).identity
+
+
 def test_some_of_real_haze_stays_in_the_truth(frames: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
     """Through a perfect camera: a tenth of the optical depth is left, gray; RESIDE's half is whole."""
     drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -242,9 +266,8 @@ def test_each_photo_without_depth_gets_several_layouts(
         return depth
 
     monkeypatch.setattr("dehaze.haze.transmission", transmission)
-    monkeypatch.setattr("dehaze.data.depth.ZOOMS", (1.0,))
     for _ in range(2):  # drawn again, they are the same
-        source = DepthSource(without_depth(frames[0].clear.parent)[:1], [(48, 64)])
+        source = DepthSource(without_depth(frames[0].clear.parent)[:1], [(48, 64)], zooms=(1.0,))
         assert len(source) == EPOCH_PER_FRAME
         source.batch(64, (48, 64), torch.Generator().manual_seed(0))
         assert len(seen) == LAYOUTS

@@ -132,10 +132,18 @@ def test_unknown_recipe_lists_the_choices() -> None:
 
 @pytest.mark.parametrize(
     "overrides",
-    [{"stages.0.steps": "0"}, {"optimiser.lr": "0"}, {"optimiser.ema": "1.0"}, {"clear_share": "1.0"}],
+    [
+        {"stages.0.steps": "0"},
+        {"optimiser.lr": "0"},
+        {"optimiser.ema": "1.0"},
+        {"clear_share": "1.0"},
+        {"white_share": "1.5"},
+        {"zooms": "[]"},
+        {"zooms": "[0.5, 1.0]"},
+    ],
 )
 def test_values_out_of_range_are_refused(overrides: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match=r"above 0|in \[0, 1\)"):
+    with pytest.raises(UsageError, match=r"above 0|in \[0, 1|numbers from 1"):
         load_recipe("student-lite", overrides)
 
 

@@ -28,7 +28,7 @@ from dehaze.errors import DataError
 HazeRule = Literal["its", "real", "mixed"]
 View = Literal["whole", "crop"]
 ZOOMS = (1.0, 1.15, 1.35)
-"""Frames are kept at these multiples of the training size; a batch is cut from one of them."""
+"""Frames are kept at these multiples of the training size unless a recipe says otherwise."""
 EPOCH_PER_FRAME = 10
 """RESIDE ITS has ten hazy pictures a clear one."""
 LAYOUTS = 3
@@ -152,6 +152,9 @@ class DepthSource:
         view: ``whole``: frames reduced until they just cover the size, so that a batch shows whole scenes.
             ``crop``: pieces of frames as they are.
         clear_share: Share of pictures left without haze, so that a network learns to leave them alone.
+        white_share: Share of RESIDE's airlights that are 1 (`dehaze.haze.sample_its`).
+        zooms: Multiples of the training size, from 1, at which ``whole`` frames are kept; a batch is cut
+            from one of them.
 
     Raises:
         DataError: A picture or depth map cannot be read.
@@ -166,13 +169,16 @@ class DepthSource:
         rule: HazeRule = "its",
         view: View = "whole",
         clear_share: float = 0.0,
+        white_share: float = 0.0,
+        zooms: Sequence[float] = ZOOMS,
     ) -> None:
         self.device = torch.device(device)
         self.rule: HazeRule = rule
         self.clear_share = clear_share
+        self.white_share = white_share
         self._frames = len(frames)
         self._drawn = not all(f.depth for f in frames)
-        self._zooms = ZOOMS if view == "whole" else (0.0,)
+        self._zooms = tuple(zooms) if view == "whole" else (0.0,)
         wanted = sorted({_level_size(size, zoom) for size in sizes for zoom in self._zooms})
         self._levels = _build_levels(frames, wanted, self.device)
         files = [path for f in frames for path in (f.clear, f.depth) if path]
@@ -183,6 +189,8 @@ class DepthSource:
             "rule": rule,
             "view": view,
             "clear_share": str(clear_share),
+            "white_share": str(white_share),
+            "zooms": " ".join(map(str, self._zooms)),
             "depth": "drawn" if self._drawn else "given",
             "sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
         }
@@ -244,7 +252,7 @@ class DepthSource:
         """Draw haze for depth (N, 1, H, W) in [0, 1]: transmission (N, 1, H, W), airlight (N, 3, H, W)."""
         count, _, *size = depth.shape
         one = torch.ones(count, device=self.device)
-        its_air, its_beta = haze.sample_its(count, generator, self.device)
+        its_air, its_beta = haze.sample_its(count, generator, self.device, self.white_share)
         air = its_air.view(-1, 1, 1, 1).expand(-1, 3, *size)
         beta = its_beta.view(-1, 1, 1, 1).expand(-1, 1, *size)
         if n := self._real(count):

@@ -98,7 +98,11 @@ class Recipe:
         loss: Pixel loss: see `dehaze.training.tasks.pixel_loss`.
         haze: Haze drawn over clear + depth: see `dehaze.data.depth.DepthSource`.
         view: ``whole`` pictures reduced to the size, or ``crop`` pieces of them at full resolution.
+        zooms: Multiples of the size, from 1, at which ``whole`` pictures over clear + depth are kept; each
+            batch is cut from one of them.
         clear_share: Share of training pictures without haze.
+        white_share: Share of ``its`` airlights that are 1, as all of SOTS indoor's are, instead of drawn
+            from [0.7, 1].
         precision: ``fp32`` or ``bf16`` (autocast).
         working_size: Long side the finished network works at; 0 for any (None in the checkpoint).
         transfer_radius: Radius in working pixels over which its answers are averaged (`dehaze.upsample.fit`).
@@ -117,7 +121,9 @@ class Recipe:
     loss: Literal["mse", "l1", "charbonnier", "rmse"] = "l1"
     haze: Literal["its", "real", "mixed"] = "its"
     view: Literal["whole", "crop"] = "whole"
+    zooms: tuple[float, ...] = (1.0, 1.15, 1.35)
     clear_share: float = 0.0
+    white_share: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     working_size: int = 160
     transfer_radius: int = 1
@@ -276,6 +282,10 @@ def _check(recipe: Recipe) -> None:
         raise UsageError("distillation.pool must be in (0, 1] and distillation.temperature above 0")
     if not 0 <= recipe.clear_share < 1:
         raise UsageError("clear_share must be in [0, 1)")
+    if not 0 <= recipe.white_share <= 1:
+        raise UsageError("white_share must be in [0, 1]")
+    if not recipe.zooms or min(recipe.zooms) < 1:
+        raise UsageError("zooms must be numbers from 1, at least one of them")
 
 
 def _setting_names(value: Any, prefix: str = "") -> list[str]:

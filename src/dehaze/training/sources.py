@@ -111,7 +111,14 @@ def _from_depth(
     out = _held_out(frames) if held_out else []
     kept = frames[: len(frames) - len(out)]
     source = DepthSource(
-        kept, recipe.sizes, device=device, rule=recipe.haze, view=recipe.view, clear_share=recipe.clear_share
+        kept,
+        recipe.sizes,
+        device=device,
+        rule=recipe.haze,
+        view=recipe.view,
+        clear_share=recipe.clear_share,
+        white_share=recipe.white_share,
+        zooms=recipe.zooms,
     )
     return source, [hazy_and_clear(frame) for frame in out]
 
