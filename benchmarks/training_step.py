@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/training_step.py
     OMP_NUM_THREADS=1 python benchmarks/training_step.py --size 80x60 --batch 8 --rounds 7
 
-Forward and backward in bfloat16 on one batch, as `dehaze train student --compile` computes them on a CPU. The
-two take turns in one process; the medians of CPU time and their ratio are printed.
+Forward and backward on one batch, as `dehaze train student --compile` computes them on a CPU: in bfloat16, or
+with `--precision fp32` as on processors without it. The two take turns in one process; the medians of CPU time
+and their ratio are printed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dehaze.models.activation import relu
 FORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"torch": torch.relu, "ours": relu}
 
 
-def compiled_step(form: str, batch: int, height: int, width: int) -> Callable[[], None]:
+def compiled_step(form: str, batch: int, height: int, width: int, half: bool) -> Callable[[], None]:
     """A step whose network was compiled with one of the two forms."""
     torch.manual_seed(0)
     network = student.Student().to(memory_format=torch.channels_last)
@@ -33,7 +34,8 @@ def compiled_step(form: str, batch: int, height: int, width: int) -> Callable[[]
     hazy = hazy.contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
-        with mock.patch.object(student, "relu", FORMS[form]), torch.autocast("cpu", torch.bfloat16):
+        precision = torch.autocast("cpu", torch.bfloat16, enabled=half)
+        with mock.patch.object(student, "relu", FORMS[form]), precision:
             answer = compiled(hazy)
         (answer.float() - clear).abs().mean().backward()
         network.zero_grad(set_to_none=True)
@@ -56,10 +58,12 @@ def main() -> None:
     )
     parser.add_argument("--size", default="160x120", help="width and height of the pictures in pixels")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
-    steps = {form: compiled_step(form, options.batch, height, width) for form in FORMS}
+    half = options.precision == "bf16"
+    steps = {form: compiled_step(form, options.batch, height, width, half) for form in FORMS}
     taken = [{form: cpu_seconds(step) for form, step in steps.items()} for _ in range(options.rounds)]
     medians = {form: statistics.median(row[form] for row in taken) for form in FORMS}
     for form, seconds in medians.items():

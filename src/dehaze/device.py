@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 from dehaze.errors import UsageError
@@ -28,6 +30,20 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device 'mps' is not available: it needs an Apple GPU", "use --device cpu")
     return device
+
+
+def computes_bf16(device: str) -> bool:
+    """Whether a kind of device has arithmetic for bfloat16.
+
+    x86 processors without AVX-512 have none: PyTorch then computes a bfloat16 convolution value by value,
+    a training step ten times slower than in float32 (docs/experiments.md, 27). Other processors are believed.
+
+    Args:
+        device: Type of a `torch.device`: ``cpu``, ``cuda`` or ``mps``.
+    """
+    if device != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    return "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 def _check_cuda(device: torch.device) -> None:

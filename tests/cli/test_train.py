@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from dehaze.cli import main
 from dehaze.training.session import LOCK
@@ -87,6 +89,21 @@ def test_the_same_command_goes_on(reside: Path, tmp_path: Path, capsys: pytest.C
     assert "optimiser.lr: 0.002 -> 0.1" in capsys.readouterr().err
     assert main([*command, "--no-resume"]) == 2
     assert "already holds a run" in capsys.readouterr().err
+
+
+def test_bf16_without_the_arithmetic_is_said_and_computed_in_fp32(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old processor's run in bf16 ends with the very weights of one in fp32."""
+    monkeypatch.setattr("dehaze.device.platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    weights = {}
+    for asked in ("bf16", "fp32"):
+        command = ["train", "lite", "--data", str(reside), "-o", str(tmp_path / asked), *TINY_LITE]
+        assert main([*command, "--set", f"precision={asked}", *QUIET]) == 0
+        assert ("fp32 is used instead" in capsys.readouterr().err) == (asked == "bf16")
+        weights[asked] = load_file(tmp_path / asked / "best.safetensors")
+    assert all(torch.equal(weights["bf16"][name], weights["fp32"][name]) for name in weights["fp32"])
 
 
 _HOLD = """

@@ -173,12 +173,15 @@ def teach(lesson: Lesson, recipe: str, settings: dict[str, str], out: Output, *,
     Raises:
         typer.Exit: The run was interrupted.
     """
+    from dehaze.device import computes_bf16, resolve_device
     from dehaze.training.distributed import is_main_process
     from dehaze.training.session import plan, train
 
     if not is_main_process():  # all but errors is said once, by the main process
         out = output.start(quiet=True, no_progress=True, debug=out.debug)
     request = _request(lesson, _recipe(lesson, recipe, settings))
+    if request.recipe.precision == "bf16" and not computes_bf16(resolve_device(lesson.device).type):
+        out.warning("this processor has no bf16 arithmetic: fp32 is used instead, which is faster")
     if dry_run:
         found = plan(request)
         if is_main_process():

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dehaze.data import Source
+from dehaze.device import computes_bf16
 from dehaze.errors import TrainingError
 from dehaze.models import architecture_of, config_dict, count_parameters
 from dehaze.parts import write_whole
@@ -537,8 +538,9 @@ class _Watch:
 
 
 def precision(recipe: Recipe, device: str) -> AbstractContextManager[Any]:
-    """The context a recipe's forward pass runs in on a kind of device."""
-    return torch.autocast(device, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
+    """The context a recipe's forward pass runs in on a kind of device: bf16 only where it is no burden."""
+    half = recipe.precision == "bf16" and computes_bf16(device)
+    return torch.autocast(device, torch.bfloat16) if half else nullcontext()
 
 
 def _make_optimiser(settings: Optimiser, task: Task) -> torch.optim.Optimizer:

@@ -103,7 +103,7 @@ class Recipe:
         clear_share: Share of training pictures without haze.
         white_share: Share of ``its`` airlights that are 1, as all of SOTS indoor's are, instead of drawn
             from [0.7, 1].
-        precision: ``fp32`` or ``bf16`` (autocast).
+        precision: ``fp32``; or ``bf16``, autocast where the device has such arithmetic (`dehaze.device`).
         working_size: Long side the finished network works at; 0 for any (None in the checkpoint).
         transfer_radius: Radius in working pixels over which its answers are averaged (`dehaze.upsample.fit`).
         validate_every: Steps between validations.
