@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/training_step.py --size 80x60 --batch 8 --rounds 7
 
 Forward and backward on one batch, as `dehaze train student --compile` computes them on a CPU: in bfloat16, or
-with `--precision fp32` as on processors without it. The two take turns in one process; the medians of CPU time
-and their ratio are printed.
+with `--precision fp32` as on processors without it. The two take turns in one process; the medians of CPU
+time and their ratio are printed.
 """
 
 from __future__ import annotations
