@@ -15,6 +15,7 @@ from dehaze.bench.cost import CostSettings, as_jpeg, file_to_file, hazy_picture,
 from dehaze.bench.probe import measure
 from dehaze.errors import DehazeError, ModelError
 from dehaze.models import build
+from dehaze.weights.checkpoint import Header, save_checkpoint
 
 CPU = torch.device("cpu")
 QUICK = CostSettings(sizes=((64, 48),), seconds=0, startup=False)
@@ -22,7 +23,7 @@ QUICK = CostSettings(sizes=((64, 48),), seconds=0, startup=False)
 
 def test_models_and_references_are_gathered_once(checkpoints: dict[str, str]) -> None:
     names = [c.name for c in gather([checkpoints["lite"], checkpoints["lite"], checkpoints["aod-net"]])]
-    assert names[:2] == ["lite", "aod-net"]
+    assert names[:3] == ["lite", checkpoints["aod-net"], "aod-net"]  # theirs, then the bundled reference
     assert names[-2:] == ["untouched", "dark-channel"]
     assert len(set(names)) == len(names)
 
@@ -31,7 +32,10 @@ def test_two_models_of_one_name_are_told_apart(checkpoints: dict[str, str], tmp_
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(Path(checkpoints["lite"]).read_bytes())
     names = [c.name for c in gather([checkpoints["lite"], str(copy)], references=False)]
-    assert names == ["lite", str(copy)]
+    assert names == [checkpoints["lite"], str(copy)]
+    save_checkpoint(copy, build("lite").state_dict(), Header(name="student-lite", architecture="lite"))
+    names = [c.name for c in gather([None, str(copy)], references=False)]
+    assert names == ["student-lite", str(copy)]
 
 
 def test_an_unknown_model_is_refused() -> None:

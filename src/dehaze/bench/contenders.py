@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Contender:
 def gather(models: Sequence[str | None], *, references: bool = True, **settings: Any) -> list[Contender]:
     """Load models and references, references last.
 
+    Models that share a name are called what they were asked for by.
+
     Args:
         models: Names, paths or addresses; None for the default model.
         references: Whether to add untouched, dark channel prior and the bundled reference models.
@@ -52,22 +55,20 @@ def gather(models: Sequence[str | None], *, references: bool = True, **settings:
     if references:
         published = {entry.name for entry in weights.list_models()}
         names += [name for name in REFERENCE_MODELS if name in published and name not in names]
-    taking_part: list[Contender] = []
+    asked: dict[str, tuple[str, Contender]] = {}
     for name in names:
         contender = _load(name, settings)
-        if any(contender.source == other.source for other in taking_part):
-            continue
-        if any(contender.name == other.name for other in taking_part):
-            contender = _load(name, settings, name=contender.source)
-        taking_part.append(contender)
+        asked.setdefault(contender.source, (name or contender.name, contender))
+    bearers = Counter(contender.name for _, contender in asked.values())
+    taking_part = [c if bearers[c.name] == 1 else replace(c, name=name) for name, c in asked.values()]
     if references:
         taking_part += [Contender(name, method, name) for name, method in REFERENCES.items()]
     return taking_part
 
 
-def _load(source: str | None, settings: dict[str, Any], name: str = "") -> Contender:
+def _load(source: str | None, settings: dict[str, Any]) -> Contender:
     path: Path = weights.resolve(source)
     model, header = weights.load_to_run(str(path))
     dehazer = Dehazer(model, header, **settings)
     counted = model if isinstance(model, nn.Module) else None
-    return Contender(name or header.name, dehazer, str(path), counted, dehazer, path.stat().st_size)
+    return Contender(header.name, dehazer, str(path), counted, dehazer, path.stat().st_size)
