@@ -78,6 +78,13 @@ def test_a_report_of_another_model_is_refused(
     assert shelf.values()["models"] == {}
 
 
+def test_the_data_can_be_named(shelf: Shelf, tmp_path: Path) -> None:
+    file = checkpoint(tmp_path / "run.safetensors")
+    kept = read_header(file).data
+    assert shelf.update(file, *NEW, "--data-name", "A, of one's own", "--data-name", "B, CC0") == 0
+    assert shelf.values()["models"]["small"]["data"] == {**kept, "names": ["A, of one's own", "B, CC0"]}
+
+
 def test_the_working_size_can_be_set(shelf: Shelf, tmp_path: Path) -> None:
     assert shelf.update(checkpoint(tmp_path / "run.safetensors"), *NEW, "--working-size", 123) == 0
     assert load("small")[1].working_size == 123

@@ -91,7 +91,8 @@ def _file_of(entry: dict[str, Any], weights: Path) -> Path:
 def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) -> dict[str, Any]:
     """Copy `options.checkpoint` among the bundled files; return the manifest with an entry for it.
 
-    The other options (name, licence, metrics, role, description, default) overrule what header and entry say.
+    The other options (name, licence, data names, metrics, role, description, default) overrule what header
+    and entry say.
 
     Raises:
         ModelError: Not a checkpoint, a damaged one, or a new one without role and description.
@@ -104,6 +105,8 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     header = replace(header, name=name, licence=options.licence or header.licence, metrics=_measured(header))
     if options.working_size:
         header = replace(header, working_size=options.working_size)
+    if options.data_name:
+        header = replace(header, data={**header.data, "names": options.data_name})
     if options.transfer_radius:
         header = replace(header, transfer_radius=options.transfer_radius)
     if options.metrics:
@@ -177,6 +180,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--role", choices=("general", "benchmark"), help="benchmark: trained on ITS alone")
     parser.add_argument("--description", help="one sentence for people")
     parser.add_argument("--licence", help="terms of the weights, stored in the checkpoint")
+    parser.add_argument(
+        "--data-name",
+        action="append",
+        default=[],
+        help="what a data set it learnt from is and its terms, in place of those that the checkpoint names",
+    )
     parser.add_argument(
         "--working-size", type=int, metavar="N", help="long side in pixels that served validation best"
     )
