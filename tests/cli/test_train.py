@@ -126,7 +126,7 @@ def test_a_folder_in_use_is_left_alone(
         assert other.stdout.readline() == "held\n"
         assert main(command) == 2
         assert f"another process trains in {folder}" in capsys.readouterr().err
-        assert not list(folder.glob("*.safetensors"))
+        assert [file.name for file in folder.iterdir()] == [LOCK]
         other.kill()
     assert main(command) == 0
 

@@ -87,7 +87,7 @@ class RunOptions:
         data: What the header says of the data, beside its identity.
         licence: Terms of the weights, for the header.
         initial: Weights to start from instead of random ones.
-        compile: Compile the step: a minute of waiting, then up to half again as many pictures a second.
+        compile: Compile the step: a minute of waiting, then faster (``benchmarks/training_step.py``).
     """
 
     folder: Path

@@ -105,6 +105,9 @@ def train(request: Request, listener: Listener = lambda event, figures: None) ->
     """
     with join(request.device) as process:
         hear = listener if process.is_main else _silence
+        if (request.folder / LOCK).exists():
+            with _claimed(request.folder, process):
+                pass  # one in use is refused now, not after the data are loaded
         trainer, reporter = _assemble(request, process, hear)
         try:
             with _claimed(request.folder, process), _fast_kernels(process.device):
