@@ -84,6 +84,44 @@ def test_a_share_of_reside_airlights_is_white() -> None:
     assert not (before == haze.SOTS_AIRLIGHT).any()
 
 
+def test_a_share_of_scenes_is_bent_and_black_white_and_the_farthest_point_stay(
+    generator: torch.Generator,
+) -> None:
+    clear = torch.rand((400, 3, 6, 8), generator=generator)
+    depth = torch.rand((400, 1, 6, 8), generator=generator)
+    for ends in (clear, depth):
+        ends[..., 0, 0], ends[..., 0, 1] = 0.0, 1.0
+    bent, moved = haze.vary(clear, depth, 0.25, generator)
+    changed = (bent != clear).flatten(1).any(1)
+    assert 70 < int(changed.sum()) < 130
+    assert torch.equal(changed, (moved != depth).flatten(1).any(1))
+    for ends in (bent, moved):
+        assert torch.equal(ends[..., 0, 0], torch.zeros_like(ends[..., 0, 0]))
+        assert torch.equal(ends[..., 0, 1], torch.ones_like(ends[..., 0, 1]))
+        assert float(ends.min()) >= 0
+        assert float(ends.max()) <= 1
+
+
+def test_scenes_are_bent_by_powers(generator: torch.Generator) -> None:
+    """Without drift one exponent serves a whole depth map, without colour all channels; both in range."""
+    clear = 0.1 + 0.8 * torch.rand((200, 3, 6, 8), generator=generator)
+    depth = 0.1 + 0.8 * torch.rand((200, 1, 6, 8), generator=generator)
+    even = haze.Variety(tone=1.0, colour=0.0, depth=0.5, drift=0.0)
+    bent, moved = haze.vary(clear, depth, 1.0, generator, even)
+    for before, after, stops in ((clear, bent, 1.0), (depth, moved, 0.5)):
+        exponent = after.log() / before.log()
+        torch.testing.assert_close(
+            exponent, exponent[:, :1, :1, :1].expand_as(exponent), rtol=1e-3, atol=1e-4
+        )
+        drawn = exponent[:, 0, 0, 0].log2()
+        assert -stops - 0.01 < float(drawn.min()) < -0.9 * stops
+        assert 0.9 * stops < float(drawn.max()) < stops + 0.01
+    still = haze.vary(clear, depth, 1.0, generator, haze.Variety(0.0, 0.0, 0.0, 0.0))
+    torch.testing.assert_close(still, (clear, depth))
+    drifting, _ = haze.vary(depth, depth, 1.0, generator, haze.Variety(0.0, 0.1, 0.0, 0.0))
+    assert float((drifting.log() / depth.log())[:, :, 0, 0].std()) == pytest.approx(0.1, rel=0.2)
+
+
 def test_sots_levels_are_the_recovered_rule() -> None:
     betas = pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
     assert betas == haze.SOTS_BETAS

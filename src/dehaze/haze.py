@@ -194,6 +194,55 @@ def relight(clear: Tensor, generator: torch.Generator, stops: tuple[float, float
     return 1 - (1 - clear) ** k
 
 
+@dataclass(frozen=True)
+class Variety:
+    """How far `vary` bends tones and depth; our choice, not the paper's.
+
+    Attributes:
+        tone: Largest power of two of the exponent that all of a picture's values are raised to.
+        colour: Standard deviation of each channel's own exponent, as a share.
+        depth: As `tone`, for depth.
+        drift: Standard deviation of the depth's exponent over a picture, as a share.
+    """
+
+    tone: float = 0.6
+    colour: float = 0.1
+    depth: float = 0.6
+    drift: float = 0.15
+
+
+VARIETY = Variety()
+
+
+def vary(
+    clear: Tensor, depth: Tensor, share: float, generator: torch.Generator, variety: Variety = VARIETY
+) -> tuple[Tensor, Tensor]:
+    """Make new scenes of known ones: tones, colours and distances bent, edges where they were.
+
+    A network that has seen each scene a thousand times knows its depth by heart; bent, the haze itself has to
+    tell. Values are raised to random powers, so that 0 and 1 stay: black, white, and the farthest point.
+
+    Args:
+        clear: (N, 3, H, W) in [0, 1].
+        depth: (N, 1, H, W) in [0, 1].
+        share: Share of the pictures that are bent, drawn for each by itself.
+        generator: Source of randomness.
+        variety: How far.
+
+    Returns:
+        Both, as given in shape and range.
+    """
+    count, size = len(clear), (clear.shape[-2], clear.shape[-1])
+    generator = _beside(generator, clear.device)
+    column = (count, 1, 1, 1)
+    chosen = _uniform(column, 0, 1, generator) < share
+    tone = torch.exp2(_uniform(column, -variety.tone, variety.tone, generator))
+    tone = tone * torch.exp(variety.colour * _normal((count, 3, 1, 1), generator))
+    bend = torch.exp2(_uniform(column, -variety.depth, variety.depth, generator))
+    bend = bend * torch.exp(variety.drift * smooth_noise(count, size, generator, cells=1))
+    return torch.where(chosen, clear**tone, clear), torch.where(chosen, depth**bend, depth)
+
+
 def smooth_noise(n: int, size: tuple[int, int], generator: torch.Generator, *, cells: int = 3) -> Tensor:
     """Cloud-like random fields: three octaves of interpolated noise, each half as strong as the one before.
 

@@ -197,6 +197,20 @@ def test_white_share_whitens_the_far_end_of_batches(frames: list[Frame]) -> None
     assert (white["hazy"].mean() - drawn["hazy"].mean()) > 0.01
 
 
+def test_scenes_can_be_varied(frames: list[Frame]) -> None:
+    """Varied pictures differ from the kept ones and still hold eq. 1 with one airlight."""
+    plain, varied = (
+        DepthSource(frames, [(24, 32)], white_share=1.0, varied_share=share) for share in (0.0, 1.0)
+    )
+    assert plain.identity != varied.identity
+    before, after = (s.batch(16, (24, 32), torch.Generator().manual_seed(3)) for s in (plain, varied))
+    assert ((before["clear"] - after["clear"]).abs().amax((1, 2, 3)) > 1e-3).all()
+    t = (1 - after["hazy"]) / (1 - after["clear"]).clamp_min(1e-6)
+    bright = after["clear"].amax(1) > 0.95
+    spread = (t.amax(1) - t.amin(1))[~bright]
+    assert float(spread.max()) < 1e-3
+
+
 def test_zooms_decide_how_much_of_a_frame_a_batch_shows(frames: list[Frame]) -> None:
     """At zoom 1 alone every batch is the whole frame or its mirror image: two pictures a frame."""
     source = DepthSource(frames[:1], [(24, 32)], zooms=(1.0,))

@@ -138,6 +138,7 @@ def test_unknown_recipe_lists_the_choices() -> None:
         {"optimiser.ema": "1.0"},
         {"clear_share": "1.0"},
         {"white_share": "1.5"},
+        {"varied_share": "-0.1"},
         {"zooms": "[]"},
         {"zooms": "[0.5, 1.0]"},
     ],

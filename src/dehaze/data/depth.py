@@ -155,6 +155,7 @@ class DepthSource:
         white_share: Share of RESIDE's airlights that are 1 (`dehaze.haze.sample_its`).
         zooms: Multiples of the training size, from 1, at which ``whole`` frames are kept; a batch is cut
             from one of them.
+        varied_share: Share of pictures whose tones, colours and depth are bent (`dehaze.haze.vary`).
 
     Raises:
         DataError: A picture or depth map cannot be read.
@@ -171,11 +172,13 @@ class DepthSource:
         clear_share: float = 0.0,
         white_share: float = 0.0,
         zooms: Sequence[float] = ZOOMS,
+        varied_share: float = 0.0,
     ) -> None:
         self.device = torch.device(device)
         self.rule: HazeRule = rule
         self.clear_share = clear_share
         self.white_share = white_share
+        self.varied_share = varied_share
         self._frames = len(frames)
         self._drawn = not all(f.depth for f in frames)
         self._zooms = tuple(zooms) if view == "whole" else (0.0,)
@@ -190,6 +193,7 @@ class DepthSource:
             "view": view,
             "clear_share": str(clear_share),
             "white_share": str(white_share),
+            "varied_share": str(varied_share),
             "zooms": " ".join(map(str, self._zooms)),
             "depth": "drawn" if self._drawn else "given",
             "sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
@@ -205,6 +209,8 @@ class DepthSource:
         """
         zoom = self._zooms[int(torch.randint(len(self._zooms), (), generator=generator))]
         clear, depth = self._cut(self._levels[_level_size(size, zoom)], count, size, generator)
+        if self.varied_share:
+            clear, depth = haze.vary(clear, depth, self.varied_share, generator)
         if n := self._real(count):
             clear = torch.cat((haze.relight(clear[:n], generator), clear[n:]))
         t, air = self._haze(depth, generator)

@@ -119,6 +119,7 @@ def _from_depth(
         clear_share=recipe.clear_share,
         white_share=recipe.white_share,
         zooms=recipe.zooms,
+        varied_share=recipe.varied_share,
     )
     return source, [hazy_and_clear(frame) for frame in out]
 
