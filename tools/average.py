@@ -1,0 +1,37 @@
+"""Average the weights of networks that were trained on from the same start.
+
+    python tools/average.py mean.safetensors one.safetensors other.safetensors
+
+The first network's header goes with the mean, without its figures: they are to be measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from dehaze.models import config_dict
+from dehaze.weights.checkpoint import load_checkpoint, save_checkpoint
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("mean", type=Path)
+    parser.add_argument("networks", type=Path, nargs="+")
+    options = parser.parse_args()
+    loaded = [load_checkpoint(path) for path in options.networks]
+    (first, header), *others = loaded
+    for path, (model, other) in zip(options.networks[1:], others, strict=True):
+        if other.architecture != header.architecture or config_dict(model) != config_dict(first):
+            raise SystemExit(f"{path} is another network than {options.networks[0]}")
+    states = [model.state_dict() for model, _ in loaded]
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    save_checkpoint(options.mean, mean, replace(header, metrics={}))
+
+
+if __name__ == "__main__":
+    main()
