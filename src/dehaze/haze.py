@@ -75,7 +75,8 @@ def sample_its(
     airlight = _uniform((n, 1), *ITS_AIRLIGHT, generator)
     beta = _uniform((n,), *ITS_BETA, generator)
     if white_share:
-        airlight[torch.rand((n, 1), generator=generator) < white_share] = SOTS_AIRLIGHT
+        white = _uniform((n, 1), 0, 1, generator) < white_share
+        airlight = torch.where(white, SOTS_AIRLIGHT, airlight)
     return airlight.to(device, non_blocking=True), beta.to(device, non_blocking=True)
 
 
