@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import struct
 import sys
@@ -39,18 +38,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dehaze import haze
-from dehaze.data.depth import _cover, _level_size, _read_frame, find_frames
+from dehaze.data.depth import _cover, _level_size, _read_frame, _stack, find_frames
 from dehaze.models.student import Student
+from dehaze.training.loop import learning_rate
 from dehaze.training.muon import UPDATE_RMS, orthogonalise
 from dehaze.training.recipe import Stage, load_recipe
+from dehaze.training.tasks import pixel_loss
 from dehaze.weights import load
 from dehaze.weights.checkpoint import Header, save_checkpoint
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GPU = DEVICE.type == "cuda"
 HALF = torch.bfloat16 if GPU else torch.float32
-WEIGHT_DECAY, CLIP, AVERAGE, MOMENTUM = 1e-4, 1.0, 0.999, 0.95
-WARMUP, REPLAYS = 300, 20
+RECIPE = load_recipe("gpu-student")
+OPTIMISER = replace(RECIPE.optimiser, warmup=300)
+MOMENTUM = 0.95
+REPLAYS = 20
 KEPT = (0.5, 0.8, 0.9)
 """Shares of the budget at which the average of the weights is kept, beside the start and the end."""
 
@@ -133,6 +136,8 @@ class Stacked(nn.Module):
 class Frames:
     """Frames of packs on the device, and batches of them in haze.
 
+    As `dehaze.data.depth.DepthSource`, but everything is drawn on the device, where a graph can replay it.
+
     Args:
         packs: Files of `pack`.
         size: Height and width of a batch.
@@ -145,13 +150,9 @@ class Frames:
             rows = list(pool.map(_decode, (row for path in packs for row in _unpack(path))))
         if not rows:
             rows = _noise(size)
-        height, width = (max(p.shape[i] for p, _ in rows) for i in (0, 1))
-        pictures = np.zeros((len(rows), height, width, 3), np.uint8)
-        depth = np.zeros((len(rows), height, width), np.uint8)
-        for i, (p, d) in enumerate(rows):
-            pictures[i, : p.shape[0], : p.shape[1]], depth[i, : p.shape[0], : p.shape[1]] = p, d
-        self.pictures, self.depth = torch.from_numpy(pictures).to(DEVICE), torch.from_numpy(depth).to(DEVICE)
-        self.sizes = torch.tensor([p.shape[:2] for p, _ in rows]).to(DEVICE)
+        level = _stack([p for p, _ in rows], [d[None] for _, d in rows], DEVICE)
+        self.pictures, self.depth = level.pictures.permute(0, 2, 3, 1), level.depth[:, 0]
+        self.sizes = level.sizes.to(DEVICE)
         self.size, self.white, self.varied = size, white, varied
         self.edge = torch.tensor(size, device=DEVICE)
         self.rows, self.columns = (torch.arange(side, device=DEVICE) for side in size)
@@ -170,11 +171,7 @@ class Frames:
         depth = (self.depth[at].float() / 255)[:, None]
         if self.varied:
             clear, depth = haze.vary(clear, depth, self.varied, self.generator)
-        low, high = haze.ITS_AIRLIGHT
-        air = low + (high - low) * torch.rand((n, 1), device=DEVICE)
-        air = torch.where(torch.rand((n, 1), device=DEVICE) < self.white, haze.SOTS_AIRLIGHT, air)
-        low, high = haze.ITS_BETA
-        beta = low + (high - low) * torch.rand((n,), device=DEVICE)
+        air, beta = haze.sample_its(n, self.generator, DEVICE, self.white)
         t = haze.transmission(depth, beta, torch.ones_like(beta))
         hazy = haze.add_haze(clear, t, air)
         return (p.contiguous(memory_format=torch.channels_last) for p in (hazy, clear))  # type: ignore[return-value]
@@ -193,7 +190,7 @@ class Run:
         rest = [p for p in self.all if id(p) not in muon]
         self.rate = torch.zeros((), device=DEVICE)
         self.adam = torch.optim.AdamW(
-            rest, lr=self.rate, weight_decay=WEIGHT_DECAY, fused=GPU, capturable=GPU
+            rest, lr=self.rate, weight_decay=OPTIMISER.weight_decay, fused=GPU, capturable=GPU
         )
         self.moments = [torch.zeros_like(m) for m in self.matrices]
         self.average = [p.detach().clone() for p in self.all]
@@ -203,10 +200,10 @@ class Run:
     def step(self) -> None:
         """One batch forward and backward, and an update."""
         hazy, clear = self.frames.batch(self.batch)
-        squares = (self.net(hazy) - clear).square().flatten(1).mean(1)
-        loss = (squares + 1e-6).sqrt().mean()
+        answer = self.net(hazy)
+        loss = pixel_loss(answer, clear, "rmse")
         loss.backward()
-        self.update(loss.detach(), squares.detach())
+        self.update(loss.detach(), (answer.detach() - clear).square().flatten(1).mean(1))
 
     @torch.no_grad()
     def update(self, loss: Tensor, squares: Tensor) -> None:
@@ -214,7 +211,7 @@ class Run:
         gradients = [p.grad for p in self.all if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         finite = torch.isfinite(norm)
-        scale = (CLIP / (norm + 1e-6)).clamp(max=1.0)
+        scale = (OPTIMISER.clip / (norm + 1e-6)).clamp(max=1.0)
         for g in gradients:
             g.copy_(torch.where(finite, g * scale, torch.zeros_like(g)))
         for matrix, moment in zip(self.matrices, self.moments, strict=True):
@@ -222,9 +219,9 @@ class Run:
             moment.lerp_(matrix.grad, 1 - MOMENTUM)
             flat = matrix.grad.lerp(moment, MOMENTUM).reshape(-1, 16, matrix.shape[-3] * 9)
             move = orthogonalise(flat) * (UPDATE_RMS * max(flat.shape[1:]) ** 0.5)
-            matrix.mul_(1 - self.rate * WEIGHT_DECAY).sub_(move.view(matrix.shape) * self.rate)
+            matrix.mul_(1 - self.rate * OPTIMISER.weight_decay).sub_(move.view(matrix.shape) * self.rate)
         self.adam.step()
-        torch._foreach_lerp_(self.average, self.all, 1 - AVERAGE)
+        torch._foreach_lerp_(self.average, self.all, 1 - OPTIMISER.ema)
         psnr = -10 * torch.log10(squares.clamp_min(1e-9)).mean()
         self.told += torch.stack((torch.ones_like(loss), loss, psnr, 1 - finite.float()))
         for p in self.all:
@@ -284,7 +281,7 @@ def _decode(row: tuple[bytes, bytes]) -> tuple[np.ndarray, np.ndarray]:
     grey = cv2.imdecode(depth, cv2.IMREAD_GRAYSCALE)
     assert colour is not None
     assert grey is not None
-    return colour[..., ::-1], np.asarray(grey)
+    return np.ascontiguousarray(colour[..., ::-1]), np.asarray(grey)
 
 
 def _noise(size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -307,7 +304,7 @@ def gradient_is_right(student: Student, frames: Frames, batch: int) -> bool:
     """Compare output and gradient with float32 PyTorch; no further off than its own bfloat16 may be."""
 
     def judged(answer: Tensor) -> Tensor:
-        return ((answer.float() - clear).square().flatten(1).mean(1) + 1e-6).sqrt().mean()
+        return pixel_loss(answer.float(), clear, "rmse")
 
     share_work(batch, frames.size)
     hazy, clear = frames.batch(batch)
@@ -338,12 +335,8 @@ def gradient_is_right(student: Student, frames: Frames, batch: int) -> bool:
     return cosines["kernels"] > (cosines["autocast"] - 0.03 if GPU else 0.999)
 
 
-def check(options: argparse.Namespace, student: Student, frames: Frames) -> None:
-    """Compare gradients, and time steps of a few batches on a GPU."""
-    if not gradient_is_right(student, frames, 22 if GPU else 2):
-        sys.exit("the kernels' gradient is wrong here")
-    if not GPU:
-        return
+def time_steps(student: Student, frames: Frames) -> None:
+    """Print what a step takes with a few batches and launches; needs a GPU."""
     print(torch.cuda.get_device_name(), torch.__version__)
     for batch, tile, warps, stages in ((22, 64, 4, 2), (33, 64, 4, 2), (44, 64, 4, 2), (44, 128, 4, 1)):
         share_work(batch, frames.size, tile, warps, stages)
@@ -358,11 +351,10 @@ def check(options: argparse.Namespace, student: Student, frames: Frames) -> None
         print(f"batch {batch}, tile {tile}: {step * 1e3:.1f} ms a step, {batch / step:.0f} pictures a second")
 
 
-def train(options: argparse.Namespace, student: Student, frames: Frames, header: Header) -> None:
-    """Train until the budget is spent; writes the log, weights kept on the way and the last ones."""
-    began = time.monotonic()
-    if not gradient_is_right(student, frames, 22 if GPU else 2):
-        sys.exit("the kernels' gradient is wrong here")
+def train(
+    options: argparse.Namespace, student: Student, frames: Frames, header: Header, began: float
+) -> None:
+    """Train until the budget, which counts from `began`, is spent; keeps a log and weights."""
     share_work(options.batch, frames.size)
     run = Run(student, frames, options.batch)
     if GPU:
@@ -370,11 +362,9 @@ def train(options: argparse.Namespace, student: Student, frames: Frames, header:
     options.output.mkdir(parents=True, exist_ok=True)
     start = told = time.monotonic()
     budget = max(1.0, 60 * options.max_minutes - (start - began))
-    steps, kept = 0, [0.0, *KEPT]
+    steps, kept, optimiser = 0, [0.0, *KEPT], replace(OPTIMISER, lr=options.lr)
     while (share := (time.monotonic() - start) / budget) < 1:
-        rate = (
-            options.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2) * min(1.0, (steps + 1) / WARMUP)
-        )
+        rate = learning_rate(steps, round(steps / max(share, 1e-9)), optimiser, 1)
         run.rate.fill_(rate)
         run.replay(REPLAYS if GPU else 1)
         steps += REPLAYS if GPU else 1
@@ -406,11 +396,10 @@ def _tell(options: argparse.Namespace, run: Run, steps: int, rate: float, second
 
 def _publish(options: argparse.Namespace, name: str, run: Run, header: Header, steps: int) -> None:
     """Write the average as a checkpoint; judge it with `dehaze bench`."""
-    base = load_recipe("gpu-student")
     recipe = replace(
-        base,
+        RECIPE,
         stages=(Stage((options.size,), run.batch, steps),),
-        optimiser=replace(base.optimiser, lr=options.lr, warmup=WARMUP, ema=AVERAGE),
+        optimiser=replace(OPTIMISER, lr=options.lr),
         white_share=options.white_share,
         varied_share=options.varied_share,
         seed=options.seed,
@@ -459,6 +448,7 @@ def _options() -> argparse.Namespace:
 
 def main() -> None:
     """Do what the command line asks for."""
+    began = time.monotonic()
     options = _options()
     if options.command == "pack":
         pack(options)
@@ -470,10 +460,12 @@ def main() -> None:
         sys.exit(f"{options.init} is no student")
     frames = Frames(options.packs, options.size, options.white_share, options.varied_share)
     student = model.float().requires_grad_(True)
-    if options.command == "check":
-        check(options, student, frames)
-    else:
-        train(options, student, frames, header)
+    if not gradient_is_right(student, frames, 22 if GPU else 2):
+        sys.exit("the kernels' gradient is wrong here")
+    if options.command == "train":
+        train(options, student, frames, header, began)
+    elif GPU:
+        time_steps(student, frames)
 
 
 if __name__ == "__main__":

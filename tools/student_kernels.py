@@ -355,31 +355,24 @@ class Body(torch.autograd.Function):
         partial = torch.empty((n, tiles, C), **full)
         constant = torch.zeros((n, C), **full)
         size = {"H": height, "W": width, "P": tile, "num_warps": LAUNCH.warps, "num_stages": LAUNCH.stages}
+
+        def conv(kind: int, k: int, g: Tensor, x: Tensor, dx: Tensor, **more: Tensor) -> None:
+            """Run `conv_backward` on convolution k; what its kind does not read or write is g's."""
+            rest = [more.get(name, g) for name in ("ds", "constant", "bits", "skip", "extra")]
+            conv_backward[(programs,)](
+                *(g, wb[k], x, dx, *rest, dw[k], db[k], total // programs),
+                **size,
+                KIND=kind,
+                EXTRA="extra" in more,
+            )
+
         g_next = None
         for o in (2, 1, 0):
             g_out = gm[o].contiguous()
             if g_next is not None:
                 g_out = g_out + g_next
-            k = 13 * o + 12
-            inner = saved[7 * o + 6]
             g = torch.empty_like(g_out)
-            conv_backward[(programs,)](
-                g_out,
-                wb[k],
-                inner,
-                g,
-                g,
-                constant,
-                inner,
-                inner,
-                inner,
-                dw[k],
-                db[k],
-                total // programs,
-                **size,
-                KIND=0,
-                EXTRA=False,
-            )
+            conv(0, 13 * o + 12, g_out, saved[7 * o + 6], g)
             for i in reversed(range(6)):
                 k, j = 13 * o + 2 * i, 6 * o + i
                 x, u, y, bits, mean, weights = saved[7 * o + i]
@@ -390,40 +383,9 @@ class Body(torch.autograd.Function):
                 channel_backward[(n,)](
                     partial, w1[j], b1[j], w2[j], mean, weights, constant, channel[j], tiles, rows, hw
                 )
-                conv_backward[(programs,)](
-                    dy,
-                    wb[k + 1],
-                    u,
-                    du,
-                    ds,
-                    constant,
-                    bits,
-                    g,
-                    g_out,
-                    dw[k + 1],
-                    db[k + 1],
-                    total // programs,
-                    **size,
-                    KIND=2,
-                    EXTRA=i == 0,
-                )
-                conv_backward[(programs,)](
-                    du,
-                    wb[k],
-                    x,
-                    dx,
-                    dx,
-                    constant,
-                    bits,
-                    ds,
-                    ds,
-                    dw[k],
-                    db[k],
-                    total // programs,
-                    **size,
-                    KIND=1,
-                    EXTRA=False,
-                )
+                start = {"extra": g_out} if i == 0 else {}  # the outer block's own skip
+                conv(2, k + 1, dy, u, du, ds=ds, constant=constant, bits=bits, skip=g, **start)
+                conv(1, k, du, x, dx, skip=ds)
                 g = dx
             g_next = g
         a, p = channel.sum(1), pixel.sum(1)
