@@ -111,6 +111,7 @@ def test_a_second_run_has_nothing_to_do_and_needs_no_model(
 def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["folder", "trip", "--dry-run", "--glob", "*.png", "-f", "jpg"]) == 0
     assert capsys.readouterr().err == "would write: trip_dehazed/b.jpg from trip/b.png\n"
+    assert main(["folder", "trip", "--dry-run", "-m", "none.safetensors"]) == 4
     assert not Path("trip_dehazed").exists()
 
 

@@ -355,6 +355,23 @@ def test_dry_run_does_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert files() == ["a.png"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["-m", "none"], 4, "no model named 'none'"),
+        (["-m", "a.png"], 4, "a.png is not a safetensors file"),
+        (["-d", "cuda:99"], 2, "device 'cuda:99' is not available"),
+    ],
+)
+def test_dry_run_refuses_what_the_run_would(
+    arguments: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("a.png")
+    for command in (["run", "a.png"], ["run", "a.png", "--dry-run"]):
+        assert main([*command, *arguments]) == status
+        assert message in capsys.readouterr().err
+
+
 def test_interrupt_leaves_what_is_done_and_no_half_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,14 +86,12 @@ def test_a_part_of_a_video(capsys: pytest.CaptureFixture[str]) -> None:
     assert records(capsys)[0]["frames"] == 5
 
 
-def test_a_dry_run_writes_nothing_and_needs_no_model(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DEHAZE_MODEL", "none.safetensors")
+def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     make_video(Path("a.mp4"))
     assert main(["video", "a.mp4", "--dry-run"]) == 0
     assert files() == ["a.mp4"]
     assert capsys.readouterr().err == "would write a_dehazed.mp4 from a.mp4\n"
+    assert main(["video", "a.mp4", "--dry-run", "-m", "none.safetensors"]) == 4
 
 
 @pytest.mark.parametrize(

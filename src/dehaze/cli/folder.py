@@ -12,7 +12,7 @@ import typer
 
 from dehaze.cli import options as opt
 from dehaze.cli.errors import ExitStatus, explain, report
-from dehaze.cli.loading import load_dehazer
+from dehaze.cli.loading import check_request, load_dehazer
 from dehaze.cli.run import combined_status
 from dehaze.cli.targets import refuse_empty
 
@@ -116,6 +116,7 @@ def folder(
     )
     _say_plan(plan, out, recursive=recursive, narrowed=bool(globs) or plan.shard[1] > 1)
     if dry_run:
+        check_request(inference.model, settings)
         _say_dry_run(plan, out)
         return
     work = FolderSettings(

@@ -10,6 +10,25 @@ if TYPE_CHECKING:
     from dehaze.dehazer import Dehazer
 
 
+def check_request(model: str | None, settings: dict[str, Any]) -> None:
+    """Refuse what `load_dehazer` would refuse, as far as that can be told without a download.
+
+    Raises:
+        UsageError: The device is not here.
+        ModelError: The name stands for no model, or its file here is none.
+    """
+    from dehaze.weights.exported import is_exported
+    from dehaze.weights.library import check, identify
+
+    asked = identify(model)
+    exported = isinstance(asked, Path) and is_exported(asked)
+    if not exported and settings["device"] not in ("auto", "cpu"):  # PyTorch takes a second to import
+        from dehaze.device import resolve_device
+
+        resolve_device(settings["device"])
+    check(asked)
+
+
 def load_dehazer(out: Output, model: str | None, settings: dict[str, Any]) -> Dehazer:
     """Make a dehazer of a model's name and what `options.Inference.settings` gives.
 
@@ -19,14 +38,8 @@ def load_dehazer(out: Output, model: str | None, settings: dict[str, Any]) -> De
     """
     from dehaze import weights
     from dehaze.dehazer import Dehazer
-    from dehaze.weights.exported import is_exported
-    from dehaze.weights.library import identify
 
-    asked = identify(model)
-    if not (isinstance(asked, Path) and is_exported(asked)):  # which must not import PyTorch
-        from dehaze.device import resolve_device
-
-        resolve_device(settings["device"])  # before a download
+    check_request(model, settings)  # before a download
     with out.progress("downloading the model", unit="bytes") as bar:
         loaded = weights.load_to_run(model, progress=bar.update)
     return Dehazer(*loaded, **settings)

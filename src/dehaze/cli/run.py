@@ -14,7 +14,7 @@ import typer
 from dehaze.cli import options as opt
 from dehaze.cli import output
 from dehaze.cli.errors import ExitStatus, explain, report
-from dehaze.cli.loading import load_dehazer
+from dehaze.cli.loading import check_request, load_dehazer
 from dehaze.cli.targets import Job, plan
 from dehaze.errors import UsageError
 
@@ -66,6 +66,7 @@ def run(
     jobs = plan(inputs, target, format=files.format, compare=compare, overwrite=overwrite)
     _refuse_mixed_stdout(jobs, messages.as_json)
     if dry_run:
+        check_request(inference.model, settings)
         for job in jobs:
             out.line(
                 f"would write {' and '.join(map(str, job.outputs)) or STDOUT} from {job.source or STDIN}"

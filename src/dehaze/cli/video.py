@@ -14,7 +14,7 @@ import typer
 
 from dehaze.cli import options as opt
 from dehaze.cli.errors import ExitStatus
-from dehaze.cli.loading import load_dehazer
+from dehaze.cli.loading import check_request, load_dehazer
 from dehaze.cli.targets import refuse_empty
 from dehaze.errors import UsageError
 
@@ -134,6 +134,7 @@ def video(
     path = default_target(source) if target is None else Path(target)
     check_target(source, path, overwrite=overwrite)
     if dry_run:
+        check_request(inference.model, settings)
         out.line(f"would write {path} from {source}")
         out.record({"input": source, "output": str(path), "dry_run": True})
         return

@@ -80,6 +80,18 @@ def identify(name: str | None = None) -> ModelEntry | Address | Path:
     raise unknown_name(name, manifest)
 
 
+def check(model: ModelEntry | Address | Path) -> None:
+    """Read a model's file if it needs no download; see `identify`.
+
+    Raises:
+        ModelError: It is not a checkpoint this version can read.
+    """
+    if isinstance(model, Path):
+        _check(model)
+    elif isinstance(model, ModelEntry) and model.source == "bundled":
+        _check(bundled_path(model))
+
+
 def fetch(
     name: str | None = None, *, progress: Progress | None = None, force: bool = False, accept: bool = False
 ) -> Found:
