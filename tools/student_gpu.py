@@ -1,17 +1,15 @@
 """Train the paper's student on one NVIDIA GPU: every step is one replay of a CUDA graph.
 
-    python tools/student_gpu.py pack --clear nyu/images --depth nyu/depth --zoom 1.0 -o zoom-100.pack
-    python tools/student_gpu.py pack --clear nyu/images --depth nyu/depth --zoom 1.15 -o zoom-115.pack
-    python tools/student_gpu.py check zoom-*.pack --init student
-    python tools/student_gpu.py train zoom-*.pack --init student --max-minutes 9.6 -o runs/gpu
+    python tools/student_gpu.py check --init student
+    python tools/student_gpu.py train --clear nyu/images --depth nyu/depth --init student --max-minutes 9.6 \
+        -o runs/gpu
 
-The lesson is that of the recipe `student` (ITS' rule, `rmse`, Muon, cosine, moving average); pictures,
-haze, network, optimiser and average are all in the graph, which does not wait for the host. The blocks are
-`student_kernels.py`. The cosine runs over the time budget, so that the rate has fallen whenever it ends.
-`pack` writes frames reduced to the training size times the zoom, lossless, 45 and 57 MiB here, for machines
-that files must travel to; a batch shows pieces of the training size of all of them. `check` compares output
-and gradient with PyTorch's own in float32, and times what the card can do; `train` refuses a gradient that
-is further off than that of PyTorch's bfloat16. No resume: `--init` goes on.
+The lesson is that of the recipe `gpu-student` (ITS' rule, zooms, bent scenes, `rmse`, Muon, cosine, moving
+average) at one size; pictures, haze, network, optimiser and average are all in the graph, which does not
+wait for the host. The blocks are `student_kernels.py`. The cosine runs over the time budget, so that the
+rate has fallen whenever it ends. `check` compares output and gradient with PyTorch's own in float32, and
+times what the card can do; `train` refuses a gradient that is further off than that of PyTorch's bfloat16.
+No resume: `--init` goes on.
 
 It needs Triton, which comes with PyTorch for CUDA; `TRITON_INTERPRET=1 python tools/student_gpu.py check
 --size 16x16` compares a small picture without a GPU.
@@ -21,13 +19,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import struct
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -38,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dehaze import haze
-from dehaze.data.depth import _cover, _level_size, _read_frame, _stack, find_frames
+from dehaze.data.depth import Frame, _cover, _level_size, _read_frame, _stack, find_frames
 from dehaze.models.student import Student
 from dehaze.training.loop import learning_rate
 from dehaze.training.muon import UPDATE_RMS, orthogonalise
@@ -134,22 +130,22 @@ class Stacked(nn.Module):
 
 
 class Frames:
-    """Frames of packs on the device, and batches of them in haze.
+    """Frames on the device at the recipe's zooms, and batches of them in haze.
 
     As `dehaze.data.depth.DepthSource`, but everything is drawn on the device, where a graph can replay it.
 
     Args:
-        packs: Files of `pack`.
+        found: What to train on; none are random frames, for a check without data.
         size: Height and width of a batch.
         white: Share of airlights that are 1.
         varied: Share of pictures that are bent (`haze.vary`).
     """
 
-    def __init__(self, packs: list[Path], size: tuple[int, int], white: float, varied: float) -> None:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            rows = list(pool.map(_decode, (row for path in packs for row in _unpack(path))))
-        if not rows:
-            rows = _noise(size)
+    def __init__(self, found: list[Frame], size: tuple[int, int], white: float, varied: float) -> None:
+        sizes = [_level_size(size, zoom) for zoom in RECIPE.zooms]
+        with ProcessPoolExecutor(initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+            rows = [row for rows in pool.map(partial(_views, sizes), found, chunksize=8) for row in rows]
+        rows = rows or _noise(size)
         level = _stack([p for p, _ in rows], [d[None] for _, d in rows], DEVICE)
         self.pictures, self.depth = level.pictures.permute(0, 2, 3, 1), level.depth[:, 0]
         self.sizes = level.sizes.to(DEVICE)
@@ -254,34 +250,10 @@ class Run:
         return self.net.unstacked(dict(zip(self.names, self.average, strict=True)))
 
 
-def pack(options: argparse.Namespace) -> None:
-    """Write frames, reduced to cover the size times the zoom, one lossless WebP and one PNG each."""
-    size = _level_size(options.size, options.zoom)
-    with options.output.open("wb") as file:
-        for frame in find_frames(options.clear, options.depth):
-            picture, (depth, *_) = _read_frame(frame)
-            colour = np.ascontiguousarray(_cover(picture, size)[..., ::-1])
-            one = cv2.imencode(".webp", colour, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
-            two = cv2.imencode(".png", _cover(depth, size), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
-            file.write(struct.pack("<II", len(one), len(two)) + one + two)
-
-
-def _unpack(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    data, at = path.read_bytes(), 0
-    while at < len(data):
-        one, two = struct.unpack_from("<II", data, at)
-        at += 8
-        yield data[at : at + one], data[at + one : at + one + two]
-        at += one + two
-
-
-def _decode(row: tuple[bytes, bytes]) -> tuple[np.ndarray, np.ndarray]:
-    picture, depth = (np.frombuffer(part, np.uint8) for part in row)
-    colour = cv2.imdecode(picture, cv2.IMREAD_COLOR)
-    grey = cv2.imdecode(depth, cv2.IMREAD_GRAYSCALE)
-    assert colour is not None
-    assert grey is not None
-    return np.ascontiguousarray(colour[..., ::-1]), np.asarray(grey)
+def _views(sizes: list[tuple[int, int]], frame: Frame) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A frame's picture and depth, reduced to cover each size."""
+    picture, (depth, *_) = _read_frame(frame)
+    return [(_cover(picture, size), _cover(depth, size)) for size in sizes]
 
 
 def _noise(size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -338,7 +310,7 @@ def gradient_is_right(student: Student, frames: Frames, batch: int) -> bool:
 def time_steps(student: Student, frames: Frames) -> None:
     """Print what a step takes with a few batches and launches; needs a GPU."""
     print(torch.cuda.get_device_name(), torch.__version__)
-    for batch, tile, warps, stages in ((22, 64, 4, 2), (33, 64, 4, 2), (44, 64, 4, 2), (44, 128, 4, 1)):
+    for batch, tile, warps, stages in ((33, 64, 4, 2), (44, 64, 4, 2)):
         share_work(batch, frames.size, tile, warps, stages)
         run = Run(student, frames, batch)
         run.capture()
@@ -424,13 +396,9 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    packing, checking, training = (commands.add_parser(name) for name in ("pack", "check", "train"))
-    packing.add_argument("--clear", type=Path, required=True, help="folder of clear pictures")
-    packing.add_argument("--depth", type=Path, required=True, help="folder of their depth maps")
-    packing.add_argument("--zoom", type=float, default=1.0, help="multiple of the size")
-    packing.add_argument("-o", "--output", type=Path, required=True)
-    checking.add_argument("packs", type=Path, nargs="*", help="none: random frames")
-    training.add_argument("packs", type=Path, nargs="+")
+    checking, training = (commands.add_parser(name) for name in ("check", "train"))
+    training.add_argument("--clear", type=Path, required=True, help="folder of clear pictures")
+    training.add_argument("--depth", type=Path, required=True, help="folder of their depth maps")
     training.add_argument("--max-minutes", type=float, required=True)
     training.add_argument("--batch", type=int, default=33)
     training.add_argument("--lr", type=float, default=3e-3)
@@ -441,7 +409,6 @@ def _options() -> argparse.Namespace:
         command.add_argument("--white-share", type=float, default=0.9)
         command.add_argument("--varied-share", type=float, default=RECIPE.varied_share)
         command.add_argument("--seed", type=int, default=1)
-    for command in (packing, checking, training):
         command.add_argument("--size", type=_size, default=(120, 160), metavar="WxH")
     return parser.parse_args()
 
@@ -450,15 +417,13 @@ def main() -> None:
     """Do what the command line asks for."""
     began = time.monotonic()
     options = _options()
-    if options.command == "pack":
-        pack(options)
-        return
     torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
     torch.manual_seed(options.seed)
     model, header = load(options.init)
     if not isinstance(model, Student):
         sys.exit(f"{options.init} is no student")
-    frames = Frames(options.packs, options.size, options.white_share, options.varied_share)
+    found = find_frames(options.clear, options.depth) if options.command == "train" else []
+    frames = Frames(found, options.size, options.white_share, options.varied_share)
     student = model.float().requires_grad_(True)
     if not gradient_is_right(student, frames, 22 if GPU else 2):
         sys.exit("the kernels' gradient is wrong here")
