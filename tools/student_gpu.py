@@ -272,39 +272,46 @@ def share_work(batch: int, size: tuple[int, int], tile: int = 64, warps: int = 4
     )
 
 
-def gradient_is_right(student: Student, frames: Frames, batch: int) -> bool:
-    """Compare output and gradient with float32 PyTorch; no further off than its own bfloat16 may be."""
+def gradient_is_right(student: Student, frames: Frames, batch: int, batches: int = 1) -> bool:
+    """
+    Compare answers and gradient with float32 PyTorch's, both added up over `batches`.
 
-    def judged(answer: Tensor) -> Tensor:
-        return pixel_loss(answer.float(), clear, "rmse")
-
+    On a GPU the kernels may be 1.5 times as far off as PyTorch under bfloat16 autocast: late in training
+    most of a batch's gradient cancels, and what is left is in part rounding, theirs as ours. A wrong kernel
+    is many times as far off.
+    """
     share_work(batch, frames.size)
-    hazy, clear = frames.batch(batch)
     plain = Student()
     plain.load_state_dict(student.state_dict())
     plain.to(DEVICE)
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-    for name in ("float32", "autocast"):
-        plain.zero_grad()
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=name == "autocast"):
-            answer = plain(hazy)
-        judged(answer).backward()
-        gradients = [p.grad for p in plain.parameters() if p.grad is not None]
-        found[name] = answer.detach().float(), torch.cat([g.flatten().cpu() for g in gradients])
     net = Stacked(student).to(DEVICE)
-    answer = net(hazy)
-    judged(answer).backward()
-    ours = net.unstacked({k: p.grad for k, p in net.named_parameters() if p.grad is not None})
-    found["kernels"] = answer.detach(), torch.cat([ours[k].flatten() for k, _ in plain.named_parameters()])
-    right, cosines = found["float32"], {}
-    for name in ("autocast", "kernels"):
-        off = float((found[name][0] - right[0]).norm() / (right[0] - hazy).norm())
-        cosines[name] = float(F.cosine_similarity(found[name][1], right[1], 0))
-        print(
-            f"{name}: answers off by {off:.5f} of their change, "
-            f"gradient's cosine to float32's {cosines[name]:.5f}"
-        )
-    return cosines["kernels"] > (cosines["autocast"] - 0.03 if GPU else 0.999)
+    answers: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
+    distance = {"autocast": 0.0, "kernels": 0.0}
+    change = 0.0
+    for _ in range(batches):
+        hazy, clear = frames.batch(batch)
+        for name in ("float32", "autocast", "kernels"):
+            module = net if name == "kernels" else plain
+            module.zero_grad()
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=name == "autocast"):
+                answer = module(hazy)
+            pixel_loss(answer.float(), clear, "rmse").backward()
+            found = {k: p.grad for k, p in module.named_parameters() if p.grad is not None}
+            if name == "kernels":
+                found = net.unstacked(found)
+            gradient = torch.cat([found[k].flatten().cpu() for k, _ in plain.named_parameters()])
+            gradients[name] = gradients.get(name, torch.zeros_like(gradient)) + gradient
+            answers[name] = answer.detach().float()
+        change += float((answers["float32"] - hazy).norm())
+        for name in distance:
+            distance[name] += float((answers[name] - answers["float32"]).norm())
+    right = gradients["float32"]
+    off = {name: float((gradients[name] - right).norm() / right.norm()) for name in distance}
+    for name in distance:
+        of_answer = distance[name] / change
+        print(f"{name}: answers off by {of_answer:.5f} of their change, gradient by {off[name]:.5f}")
+    return off["kernels"] < (1.5 * off["autocast"] if GPU else 0.03)
 
 
 def time_steps(student: Student, frames: Frames) -> None:
@@ -425,7 +432,7 @@ def main() -> None:
     found = find_frames(options.clear, options.depth) if options.command == "train" else []
     frames = Frames(found, options.size, options.white_share, options.varied_share)
     student = model.float().requires_grad_(True)
-    if not gradient_is_right(student, frames, 22 if GPU else 2):
+    if not gradient_is_right(student, frames, *((22, 8) if GPU else (2, 1))):
         sys.exit("the kernels' gradient is wrong here")
     if options.command == "train":
         train(options, student, frames, header, began)
