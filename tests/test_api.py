@@ -320,6 +320,18 @@ def test_one_call_keeps_its_model_and_follows_the_environment(
         dehaze.dehaze(hazy, device="cpu")
 
 
+def test_the_device_may_come_from_the_environment(
+    checkpoint: Path, hazy: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEHAZE_DEVICE", "cpu")
+    assert dehaze.load_model(checkpoint).info.device == "cpu"
+    monkeypatch.setenv("DEHAZE_DEVICE", "abacus")
+    for call in (lambda: dehaze.load_model(checkpoint), lambda: dehaze.dehaze(hazy, model=checkpoint)):
+        with pytest.raises(dehaze.DehazeError, match="abacus"):
+            call()
+    assert dehaze.load_model(checkpoint, device="cpu").info.device == "cpu"
+
+
 def test_unknown_models(hazy: npt.NDArray[np.uint8]) -> None:
     with pytest.raises(dehaze.DehazeError, match="no-such-name"):
         dehaze.load_model("no-such-name")

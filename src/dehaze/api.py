@@ -96,7 +96,7 @@ class Model:
 def load_model(
     name_or_path: str | os.PathLike[str] | None = None,
     *,
-    device: str = "auto",
+    device: str | None = None,
     precision: str = "auto",
     resolution: str | int = "auto",
 ) -> Model:
@@ -105,7 +105,7 @@ def load_model(
     Args:
         name_or_path: A name of `list_models`, a `.safetensors` file, an exported `.onnx` network (run without
             PyTorch) or `hf://owner/repo/file@revision`; None for `DEHAZE_MODEL` or else the model in the box.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; None for `DEHAZE_DEVICE` or else `auto`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         resolution: Long side in pixels of the copy that the network looks at; `auto` for the size it was
             trained for, `full` for every pixel.
@@ -115,7 +115,12 @@ def load_model(
         UsageError: The device is not there, or does not go with the precision.
     """
     name = None if name_or_path is None else os.fspath(name_or_path)
-    return Model(from_name(name, device=device, precision=precision, resolution=resolution))
+    settings = {"device": _device(device), "precision": precision, "resolution": resolution}
+    return Model(from_name(name, **settings))
+
+
+def _device(given: str | None) -> str:
+    return given or os.environ.get("DEHAZE_DEVICE") or "auto"
 
 
 def list_models() -> list[ModelEntry]:
@@ -139,7 +144,7 @@ def dehaze(
     image: str | os.PathLike[str] | Image.Image,
     *,
     model: str | os.PathLike[str] | None = ...,
-    device: str = ...,
+    device: str | None = ...,
     precision: str = ...,
     resolution: str | int = ...,
     strength: float = ...,
@@ -149,7 +154,7 @@ def dehaze(
     image: ArrayT,
     *,
     model: str | os.PathLike[str] | None = ...,
-    device: str = ...,
+    device: str | None = ...,
     precision: str = ...,
     resolution: str | int = ...,
     strength: float = ...,
@@ -159,7 +164,7 @@ def dehaze(
     image: Tensor,
     *,
     model: str | os.PathLike[str] | None = ...,
-    device: str = ...,
+    device: str | None = ...,
     precision: str = ...,
     resolution: str | int = ...,
     strength: float = ...,
@@ -168,7 +173,7 @@ def dehaze(
     image: Any,
     *,
     model: str | os.PathLike[str] | None = None,
-    device: str = "auto",
+    device: str | None = None,
     precision: str = "auto",
     resolution: str | int = "auto",
     strength: float = 1.0,
@@ -178,7 +183,7 @@ def dehaze(
     Models stay loaded between calls (the last four combinations of settings).
     """
     name = os.environ.get("DEHAZE_MODEL") if model is None else os.fspath(model)
-    return _ready(name or None, device, precision, resolution)(image, strength=strength)
+    return _ready(name or None, _device(device), precision, resolution)(image, strength=strength)
 
 
 def _clear_file(path: Path, clear: Clear) -> Image.Image:
