@@ -17,7 +17,7 @@ from dehaze.machine import available_cpus, available_memory
 from dehaze.runtimes import Precision, prepare
 from dehaze.tiling import MIN_TILE, tiled
 from dehaze.upsample import LocalAffine, Map, Pixels, apply, fit, noise_variance, shrink, white
-from dehaze.weights import Exported, Header
+from dehaze.weights import Arrays, Exported, Header
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -73,12 +73,12 @@ class Dehazer:
 
     Args:
         model: A dehazing network from `dehaze.models`, copied, so the caller's stays as it is; or an exported
-            one, which is run without PyTorch.
+            one or one as arrays, which are run without PyTorch.
         header: Its checkpoint's header.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; for an exported network ``auto`` is
-            the CPU.
-        precision: ``auto`` is fp32 but on CUDA, where it is fp16 if the network allows; an exported network
-            computes in fp32.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; for an exported network and for
+            arrays ``auto`` is the CPU.
+        precision: ``auto`` is fp32 but on CUDA, where it is fp16 if the network allows; the other kinds
+            compute in fp32.
         resolution: Long side of the working copy in pixels; ``auto`` for the size the network was trained
             for (1280 if it states none), ``full`` to run it on every pixel.
         tile: Side in pixels of the tiles that ``full`` cuts the picture into; ``off`` for never, ``auto`` for
@@ -95,7 +95,7 @@ class Dehazer:
 
     def __init__(
         self,
-        model: nn.Module | Exported,
+        model: nn.Module | Exported | Arrays,
         header: Header,
         *,
         device: str = "auto",

@@ -128,7 +128,9 @@ def folder(
     )
     run = _Run(plan, work, out, gallery=gallery)
     if plan.todo:
-        run.work(load_dehazer(out, inference.model, settings))
+        only_photos = all(job.kind == "photo" for job in plan.todo)
+        photos = len(plan.todo) if only_photos else None
+        run.work(load_dehazer(out, inference.model, settings, photos=photos))
     run.finish()
     raise typer.Exit(run.status)
 

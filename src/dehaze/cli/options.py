@@ -42,16 +42,22 @@ ModelOption = Annotated[
         "Without it: the model in the box.",
     ),
 ]
-DeviceOption = Annotated[
-    str,
-    typer.Option(
+
+
+def _device(also: str = "") -> Any:
+    return typer.Option(
         "-d",
         "--device",
         metavar="auto|cpu|cuda[:N]|mps",
         envvar="DEHAZE_DEVICE",
         rich_help_panel=MODEL,
-        help="Where to compute. One that is asked for and absent is an error.",
-    ),
+        help=f"Where to compute. {also}One that is asked for and absent is an error.",
+    )
+
+
+DeviceOption = Annotated[str, _device()]
+PicturesDeviceOption = Annotated[
+    str, _device("'auto': a GPU if there is one; a few photos are done sooner on the CPU. ")
 ]
 PrecisionOption = Annotated[
     Precision,
@@ -184,7 +190,7 @@ class Inference:
     """Which model clears pictures, and how it is run."""
 
     model: ModelOption = None
-    device: DeviceOption = "auto"
+    device: PicturesDeviceOption = "auto"
     precision: PrecisionOption = "auto"
     resolution: ResolutionOption = "auto"
     tile: TileOption = "auto"

@@ -73,7 +73,7 @@ def run(
             )
             out.record({"input": job.source_name, "output": job.target_name, "dry_run": True})
         return
-    dehazer = load_dehazer(out, inference.model, settings)
+    dehazer = load_dehazer(out, inference.model, settings, photos=len(jobs))
 
     def work(job: Job) -> dict[str, Any]:
         record = clear(job, dehazer, photos, inference.strength)

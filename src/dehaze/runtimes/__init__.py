@@ -1,10 +1,11 @@
-"""What computes a network: PyTorch, or ONNX Runtime for one that was exported; each imported when used."""
+"""What computes a network: PyTorch, NumPy, or ONNX Runtime for one that was exported; imported when used."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from dehaze.errors import UsageError
+from dehaze.weights.arrays import Arrays
 from dehaze.weights.exported import Exported
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ class Network(Protocol):
         ...
 
 
-def prepare(model: nn.Module | Exported, name: str, *, device: str, precision: Precision) -> Network:
+def prepare(model: nn.Module | Exported | Arrays, name: str, *, device: str, precision: Precision) -> Network:
     """Make a network ready to run.
 
     Args:
-        model: A network of PyTorch's, which is copied, or an exported one.
+        model: A network of PyTorch's, which is copied, an exported one, or arrays for NumPy.
         name: What messages call it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
@@ -60,6 +61,10 @@ def prepare(model: nn.Module | Exported, name: str, *, device: str, precision: P
         from dehaze.runtimes.onnx_runtime import OnnxNetwork
 
         return OnnxNetwork(model, device=device, precision=precision)
+    if isinstance(model, Arrays):
+        from dehaze.runtimes.numpy_runtime import NumpyNetwork
+
+        return NumpyNetwork(model, device=device, precision=precision)
     from dehaze.runtimes.pytorch import TorchNetwork
 
     return TorchNetwork(model, name, device=device, precision=precision)

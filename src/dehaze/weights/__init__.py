@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dehaze.weights.arrays import Arrays, read_arrays
 from dehaze.weights.checkpoint import Header, load_checkpoint
 from dehaze.weights.exported import Exported, is_exported, read_exported
 from dehaze.weights.library import fetch
@@ -44,18 +45,25 @@ def load(
 
 
 def load_to_run(
-    name: str | None = None, *, progress: Progress | None = None
-) -> tuple[nn.Module | Exported, Header]:
+    name: str | None = None, *, progress: Progress | None = None, arrays: bool = False
+) -> tuple[nn.Module | Exported | Arrays, Header]:
     """Load what `dehaze.dehazer.Dehazer` needs: a network, or what an exported one says of itself.
+
+    Args:
+        name: See `resolve`.
+        progress: See `resolve`.
+        arrays: Rather than import PyTorch, load arrays for NumPy if the network is one that it computes
+            (`dehaze.weights.arrays`).
 
     Raises:
         ModelError: See `resolve`; also when weights and architecture do not agree.
     """
     path = resolve(name, progress=progress)
-    if not is_exported(path):
-        return load_checkpoint(path)
-    exported = read_exported(path)
-    return exported, exported.header
+    if is_exported(path):
+        exported = read_exported(path)
+        return exported, exported.header
+    read = read_arrays(path) if arrays else None
+    return load_checkpoint(path) if read is None else (read, read.header)
 
 
 def list_models() -> list[ModelEntry]:
@@ -63,4 +71,4 @@ def list_models() -> list[ModelEntry]:
     return list(read_manifest().values())
 
 
-__all__ = ["Exported", "Header", "ModelEntry", "list_models", "load", "load_to_run", "resolve"]
+__all__ = ["Arrays", "Exported", "Header", "ModelEntry", "list_models", "load", "load_to_run", "resolve"]
