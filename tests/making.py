@@ -16,6 +16,15 @@ from dehaze.models import build
 from dehaze.upsample import LocalAffine, white
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 10
+WITHOUT_PYTORCH = """
+import sys
+from dehaze.cli import main
+status = main(sys.argv[1:])
+heavy = {"torch", "huggingface_hub", "onnx"} & sys.modules.keys()
+raise SystemExit(f"imported {heavy}" if heavy else status)
+"""
+"""A program: `dehaze` with its arguments, which fails if something heavy was imported."""
+
 TICKS = Fraction(1, 90_000)
 STEP = 3600
 

@@ -17,15 +17,14 @@ from torch import Tensor
 
 from dehaze import weights
 from dehaze.cli import main
-from dehaze.cli.loading import FEW_PHOTOS
-from dehaze.dehazer import Dehazer, from_name
+from dehaze.dehazer import FEW_PICTURES, Dehazer, from_name
 from dehaze.errors import UsageError
 from dehaze.models import build, config_dict
 from dehaze.runtimes.numpy_runtime import NumpyNetwork
 from dehaze.weights import Header, load_to_run
 from dehaze.weights.arrays import LARGEST_WORKING_SIZE, Arrays, read_arrays, shapes
 from dehaze.weights.checkpoint import save_checkpoint
-from making import random_network, waves
+from making import WITHOUT_PYTORCH, make_video, random_network, waves
 
 STUDENTS = ["lite", "student"]
 WORKING = 40
@@ -137,15 +136,6 @@ def test_damaged_weights_are_named_as_ever(
     assert "damaged checkpoint" in capsys.readouterr().err
 
 
-SILENT = """
-import sys
-from dehaze.cli import main
-status = main(sys.argv[1:])
-heavy = {"torch", "huggingface_hub", "onnx", "onnxruntime"} & sys.modules.keys()
-raise SystemExit(f"imported {heavy}" if heavy else status)
-"""
-
-
 @pytest.mark.parametrize("command", [["run", "in/a.png", "-o", "b.png"], ["folder", "in", "-o", "."]])
 def test_a_few_photos_are_cleared_without_pytorch(
     checkpoint: Path, tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
@@ -154,7 +144,7 @@ def test_a_few_photos_are_cleared_without_pytorch(
     (tmp_path / "in").mkdir()
     Image.fromarray(waves(50, 60)).save(tmp_path / "in" / "a.png")
     result = subprocess.run(
-        [sys.executable, "-c", SILENT, *command, "-q", "-m", str(checkpoint)],
+        [sys.executable, "-c", WITHOUT_PYTORCH, *command, "-q", "-m", str(checkpoint)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -168,8 +158,8 @@ def test_a_few_photos_are_cleared_without_pytorch(
     [
         (1, [], True),
         (1, ["--device", "cpu", "--precision", "fp32", "--strength", "0.5"], True),
-        (FEW_PHOTOS, [], True),
-        (FEW_PHOTOS + 1, [], False),
+        (FEW_PICTURES, [], True),
+        (FEW_PICTURES + 1, [], False),
         (1, ["--precision", "bf16"], False),
         (1, ["--resolution", "32"], False),
         (1, ["--resolution", "full", "--tile", "64"], False),
@@ -205,8 +195,6 @@ def test_numpy_is_for_few_photos_and_usual_settings(
 
 
 def test_videos_are_pytorchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from making import make_video
-
     asked: list[bool] = []
     load = load_to_run
 

@@ -28,7 +28,7 @@ from dehaze.weights import Header, load, load_to_run, resolve
 from dehaze.weights.checkpoint import FORMAT_VERSION
 from dehaze.weights.exported import read_exported
 from dehaze.weights.library import verify
-from making import make_video, random_network, waves
+from making import WITHOUT_PYTORCH, make_video, random_network, waves
 
 CPU = torch.device("cpu")
 WORKING = 40
@@ -106,15 +106,6 @@ def test_python_interface(network: Path, tmp_path: Path) -> None:
     assert dehaze.load_model(network).info.architecture == "lite"
 
 
-SILENT = """
-import sys
-from dehaze.cli import main
-status = main(sys.argv[1:])
-heavy = {"torch", "huggingface_hub", "onnx"} & sys.modules.keys()
-raise SystemExit(f"imported {heavy}" if heavy else status)
-"""
-
-
 def test_commands_that_clear_pictures_do_without_pytorch(network: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.fromarray(waves(50, 60)).save(tmp_path / "in" / "a.png")
@@ -125,7 +116,7 @@ def test_commands_that_clear_pictures_do_without_pytorch(network: Path, tmp_path
         ["video", "a.mp4", "-o", "b.mp4", "-q"],
     ):
         result = subprocess.run(
-            [sys.executable, "-c", SILENT, *command, "-m", str(network)],
+            [sys.executable, "-c", WITHOUT_PYTORCH, *command, "-m", str(network)],
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -115,8 +115,7 @@ def load_model(
         UsageError: The device is not there, or does not go with the precision.
     """
     name = None if name_or_path is None else os.fspath(name_or_path)
-    settings = {"device": _device(device), "precision": precision, "resolution": resolution}
-    return Model(from_name(name, **settings))
+    return Model(from_name(name, device=_device(device), precision=precision, resolution=resolution))
 
 
 def _device(given: str | None) -> str:

@@ -22,8 +22,13 @@ from dehaze.weights import Arrays, Exported, Header
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from dehaze.weights.hub import Progress
+
 FALLBACK_WORKING_SIZE = 1280
 """Long side on ``auto`` for a network that was not trained for a size of its own."""
+
+FEW_PICTURES = 10
+"""Up to so many, NumPy is done first: PyTorch computes faster, but takes more than a second to import."""
 
 AUTO_TILE = 768
 _BYTES_PER_PIXEL = 1024
@@ -247,18 +252,36 @@ class Dehazer:
             self.warnings.append(sentence)
 
 
-def from_name(name: str | None = None, **settings: Any) -> Dehazer:
+def from_name(
+    name: str | None = None,
+    *,
+    pictures: int | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Dehazer:
     """Load a model and make it ready.
 
     Args:
         name: Name, path or ``hf://`` address, see `dehaze.weights.resolve`; None for the default model.
+        pictures: How many it is to clear. Up to `FEW_PICTURES` are computed by NumPy on the CPU if the
+            network and the settings allow; None, if that is not known, for PyTorch.
+        progress: See `dehaze.weights.resolve`.
         **settings: Keyword arguments of `Dehazer`.
 
     Raises:
         ModelError: The model is not available.
         UsageError: See `Dehazer`.
     """
-    return Dehazer(*weights.load_to_run(name), **settings)
+    few = pictures is not None and pictures <= FEW_PICTURES
+    loaded = weights.load_to_run(name, progress=progress, arrays=few and _suits_numpy(**settings))
+    return Dehazer(*loaded, **settings)
+
+
+def _suits_numpy(
+    device: str = "auto", precision: str = "auto", resolution: str | int = "auto", **_: Any
+) -> bool:
+    """Whether nothing is asked for that only PyTorch can do, or does much faster."""
+    return device in ("auto", "cpu") and precision in ("auto", "fp32") and resolution == "auto"
 
 
 def _check_size(what: str, value: str | int, words: tuple[str, ...], smallest: int) -> None:

@@ -27,7 +27,7 @@ def measure(request: dict[str, Any]) -> dict[str, float | None]:
     else:
         from dehaze.dehazer import from_name
 
-        answer = from_name(request["source"], **request["settings"])
+        answer = from_name(request["source"], pictures=1, **request["settings"])
     picture = photo.read(Path(request["picture"]))
     clear = replace(picture, pixels=answer(picture.pixels))
     photo.write(clear, io.BytesIO(), format="jpg")

@@ -137,7 +137,8 @@ def _files_sheet(rows: Sequence[CostRow]) -> Sheet:
     ]
     if any(row.startup_s for row in rows):
         notes.append(
-            "start-up: a fresh process, from its start to its first clear picture; peak: of that process"
+            "start-up: a fresh process, from its start to one clear picture, as for 'dehaze run'; "
+            "peak: of that process"
         )
     return _without_empty_columns(Sheet("From file to file", columns, cells, notes))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: What follows `dehaze` on the command line; None for the process's own.
     """
+    # Read when NumPy is imported. Our products are small: more threads of OpenBLAS wait for each other by
+    # spinning, which doubles the CPU time of a photo and makes it no sooner (benchmarks/startup.py).
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     words = sys.argv[1:] if arguments is None else arguments
     try:
         from dehaze.cli.app import build_app
