@@ -12,6 +12,7 @@ from dehaze.bench.tables import NOT_OURS, NOT_TRAINED, TableRow, fill_table
 from dehaze.errors import UsageError
 from dehaze.models import count_parameters
 from dehaze.weights import ModelEntry
+from dehaze.weights.manifest import manifest_path
 
 
 def entry(name: str, **metrics: dict[str, object]) -> ModelEntry:
@@ -143,6 +144,16 @@ def test_other_tables_are_refused(number: int) -> None:
 def test_the_shipped_runs_can_be_read_and_belong_to_rows() -> None:
     rows = {(n, r.key) for n, table in paper_tables().items() for r in table.rows}
     assert {(r.table, r.row) for r in read_recorded()} <= rows
+
+
+def test_the_distilled_student_of_table_5_is_the_manifests() -> None:
+    manifest = json.loads(manifest_path().read_text())
+    runs = manifest["distillation"]["students"]["student"]["distilled"]
+    recorded = [r for r in read_recorded() if (r.table, r.row) == (5, "distilled")]
+    assert [r.seed for r in recorded] == runs["seeds"]
+    assert [r.figures["psnr"] for r in recorded] == runs["psnr"]
+    assert [r.figures["ssim"] for r in recorded] == runs["ssim"]
+    assert {r.commit for r in recorded} == {manifest["distillation"]["commit"]}
 
 
 @pytest.mark.parametrize(

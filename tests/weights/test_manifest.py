@@ -51,6 +51,18 @@ def test_the_shipped_manifest_obeys_its_schema() -> None:
     assert SHIPPED["default"] in (None, *SHIPPED["models"])
 
 
+def test_what_distillation_brings_is_said_of_equal_budgets() -> None:
+    for name, arms in SHIPPED["distillation"]["students"].items():
+        alone, distilled = arms["alone"], arms["distilled"]
+        assert alone["seeds"] == distilled["seeds"]
+        for runs in (alone, distilled):
+            assert len(runs["seeds"]) == len(set(runs["seeds"])) == len(runs["psnr"]) == len(runs["ssim"])
+        recipe = f"--recipe {name} "
+        assert alone["command"].partition(recipe)[0].startswith("dehaze train ")
+        assert distilled["command"].partition(recipe)[0].startswith("dehaze distill ")
+        assert alone["command"].partition(recipe)[2] == distilled["command"].partition(recipe)[2] != ""
+
+
 def test_the_schema_accepts_both_kinds_of_entries() -> None:
     assert valid({"small": ENTRY, "big-one": ON_HUB})
 
