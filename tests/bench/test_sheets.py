@@ -128,6 +128,14 @@ def test_the_papers_tables_side_by_side() -> None:
     assert list(sheet.notes) == ["note", "HR: note of HR"]
 
 
+def test_long_sources_of_the_papers_tables_are_notes() -> None:
+    sources = ["a" * 40, "short", "b" * 40, "a" * 40]
+    table = replace(FILLED, rows=[TableRow(str(i), {}, {}, source) for i, source in enumerate(sources)])
+    sheet = table_sheet(table)
+    assert [row[-1] for row in sheet.rows] == ["(1)", "short", "(2)", "(1)"]
+    assert list(sheet.notes) == ["note", "(1) " + "a" * 40, "(2) " + "b" * 40]
+
+
 def test_markdown_tables_keep_their_shape() -> None:
     text = markdown([table_sheet(FILLED)], "Heading", ["a line"])
     lines = text.splitlines()

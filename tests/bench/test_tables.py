@@ -96,7 +96,9 @@ def test_recorded_runs_are_averaged_and_told_one_by_one() -> None:
     assert found.source.startswith(
         "mean of 2 runs: dehaze distill --measure l1; commit 1a2b3c4; seed 0; 10 min"
     )
-    assert "seed 1" in found.source
+    assert found.source.endswith(" | the same with seed 1")
+    other = row(8, "L1", first, run({"psnr": 25.0}, seed=1, commit="2b3c4d5"))
+    assert other.source.endswith("commit 2b3c4d5; seed 1")
     assert row(8, "L2", first, second).ours == {}
 
 

@@ -14,7 +14,7 @@ Instead of figures a run may name a published model, whose checkpoint then state
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dehaze.bench.plain import build
@@ -57,6 +57,12 @@ class Run:
             raise ValueError(f"table {self.table}, row '{self.row}': give either figures or a checkpoint")
         if self.figures and not (self.command and self.commit):
             raise ValueError(f"table {self.table}, row '{self.row}': figures need their command and commit")
+
+    def repeats(self, other: Run) -> bool:
+        """Whether this is another run with nothing but another seed."""
+        command = self.command.replace(f"--seed {self.seed}", f"--seed {other.seed}")
+        alike = replace(self, command=command, seed=other.seed, figures=other.figures, minutes=other.minutes)
+        return alike == other
 
     def provenance(self) -> str:
         """Where the figures came from, in words."""

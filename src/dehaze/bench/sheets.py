@@ -21,6 +21,9 @@ Cell = str | int | float | None
 NOTHING = "-"
 """Stands where there is no figure."""
 
+_LONGEST_SOURCE = 30
+"""Characters of where a figure came from that stand in its row; longer ones become notes."""
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -186,6 +189,7 @@ def _extremes_sheet(quality: QualityReport) -> Sheet:
 def table_sheet(table: FilledTable) -> Sheet:
     """One of the paper's tables, theirs and ours side by side."""
     pairs = [(metric, whose) for metric in table.metrics for whose in ("paper", "ours")]
+    told = list(dict.fromkeys(row.source for row in table.rows if len(row.source) > _LONGEST_SOURCE))
     columns = ["model", *(f"{METRICS[metric]}: {whose}" for metric, whose in pairs), "ours from"]
     cells = [
         (
@@ -194,12 +198,13 @@ def table_sheet(table: FilledTable) -> Sheet:
                 _figure(metric, (row.paper if whose == "paper" else row.ours).get(metric))
                 for metric, whose in pairs
             ),
-            row.source,
+            row.source if row.source not in told else f"({told.index(row.source) + 1})",
         )
         for row in table.rows
     ]
     notes = [table.note] if table.note else []
     notes += [f"{row.label}: {row.note}" for row in table.rows if row.note]
+    notes += [f"({number}) {source}" for number, source in enumerate(told, 1)]
     return Sheet(f"Table {table.number}: {table.title}", columns, cells, notes)
 
 

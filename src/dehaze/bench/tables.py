@@ -140,11 +140,16 @@ def _trained(
         shared = [m for m in table.metrics if all(m in r.figures for r in measured)]
         figures = {m: fmean(r.figures[m] for r in measured) for m in shared}
         label = f"mean of {len(measured)} runs: " if len(measured) > 1 else ""
-        return figures, label + " | ".join(r.provenance() for r in measured)
+        return figures, label + " | ".join(_told(r, measured[0]) for r in measured)
     for name in [*(r.checkpoint for r in mine), row.model]:
         if name in models:
             return _published(models[name], table)
     return {}, NOT_TRAINED
+
+
+def _told(run: Run, first: Run) -> str:
+    """Where a run's figures came from; in short if it repeats the first."""
+    return f"the same with seed {run.seed}" if run is not first and run.repeats(first) else run.provenance()
 
 
 def _published(entry: ModelEntry, table: PaperTable) -> tuple[dict[str, float], str]:
