@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from dehaze import weights
+from dehaze.weights.manifest import read_manifest
 
 PHOTO = Path(__file__).parents[1] / "docs" / "pictures" / "road.jpg"
 EMPTY, NUMPY, TORCH, ONNX = (
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--model", default="student-lite", help="student-lite or student")
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()
-    working_size = weights.read_manifest()[options.model].working_size
+    working_size = read_manifest()[options.model].working_size
     with tempfile.TemporaryDirectory() as folder:
         network, clear = str(Path(folder, "network.onnx")), str(Path(folder, "clear.jpg"))
         export = dehaze("export", "onnx", "--part", "network", "-q", "-m", options.model, "-o", network)

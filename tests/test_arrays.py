@@ -153,6 +153,19 @@ def test_a_few_photos_are_cleared_without_pytorch(
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each model that a command loads is asked for as arrays."""
+    found: list[bool] = []
+
+    def spy(*args: Any, arrays: bool = False, **settings: Any) -> Any:
+        found.append(arrays)
+        return load_to_run(*args, arrays=arrays, **settings)
+
+    monkeypatch.setattr(weights, "load_to_run", spy)
+    return found
+
+
 @pytest.mark.parametrize(
     ("photos", "options", "quick"),
     [
@@ -172,16 +185,8 @@ def test_numpy_is_for_few_photos_and_usual_settings(
     options: list[str],
     quick: bool,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    asked: list[bool],
 ) -> None:
-    asked: list[bool] = []
-    load = load_to_run
-
-    def spy(*args: Any, arrays: bool = False, **settings: Any) -> Any:
-        asked.append(arrays)
-        return load(*args, arrays=arrays, **settings)
-
-    monkeypatch.setattr(weights, "load_to_run", spy)
     checkpoint = save(tmp_path / "toy.safetensors", "lite")
     (tmp_path / "in").mkdir()
     names = [str(tmp_path / "in" / f"{index}.png") for index in range(photos)]
@@ -194,15 +199,7 @@ def test_numpy_is_for_few_photos_and_usual_settings(
     assert len(list((tmp_path / "out").iterdir())) == photos
 
 
-def test_videos_are_pytorchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
-    load = load_to_run
-
-    def spy(*args: Any, arrays: bool = False, **settings: Any) -> Any:
-        asked.append(arrays)
-        return load(*args, **settings)
-
-    monkeypatch.setattr(weights, "load_to_run", spy)
+def test_videos_are_pytorchs(tmp_path: Path, asked: list[bool]) -> None:
     (tmp_path / "in").mkdir()
     make_video(tmp_path / "in" / "a.mp4", frames=2)
     checkpoint = save(tmp_path / "toy.safetensors", "lite")
