@@ -3,8 +3,8 @@
     python tools/student_cpu.py check
     python tools/student_cpu.py train student --recipe student --clear nyu/images --depth nyu/depth ...
 
-`train` is `dehaze train` with all its options (not `--compile`), but the student's blocks are computed by
-`student_cpu.cpp`, which g++ compiles at the first start; widths of pictures must be multiples of 32 up to 192.
+`train` is `dehaze train` with all its options but `--compile`; so is `distill`. The student's blocks are computed
+by `student_cpu.cpp`, which g++ compiles at the first start; pictures' widths must be multiples of 32 up to 192.
 `check` compares answers and gradients with PyTorch's in float32, and times both. `train` refuses to begin
 where the gradient is further from float32's than that of PyTorch's bfloat16 by half.
 """
@@ -15,7 +15,6 @@ import ctypes
 import hashlib
 import subprocess
 import sys
-import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -49,8 +48,9 @@ ATTENTION = (
 def library() -> ctypes.CDLL:
     """The compiled blocks; compiled once for each version of the source."""
     key = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"dehaze-student-cpu-{key}.so"
+    path = SOURCE.parent / "__pycache__" / f"student_cpu-{key}.so"
     if not path.exists():
+        path.parent.mkdir(exist_ok=True)
         made = path.with_suffix(f".{time.time_ns()}")
         subprocess.run(["g++", *FLAGS, str(SOURCE), "-o", str(made)], check=True)
         made.replace(path)
@@ -80,12 +80,12 @@ def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
 
 
 class Body(torch.autograd.Function):
-    """All but the first and the last convolution: from the head's map to the outer blocks' three and the tail's.
+    """All between head and tail: from the head's map to the outer blocks' three and the one the tail sees.
 
     Arguments of `apply`: h (N, H, W, 16) bfloat16; float32 convolutions w (40, 16, 16, 3, 3) and b (40, 16),
-    thirteen for each outer block and one behind; channel attention w1 (18, 2, 16), b1 (18, 2), w2 (18, 16, 2),
-    b2 (18, 16); pixel attention v1 (19, 2, 16), c1 (19, 2), v2 (19, 2), c2 (19), the last behind the blocks; and
-    the fusion's, f1 (48), d1 (1), f2 (48), d2 (48).
+    thirteen for each outer block and one behind; channel attention w1 (18, 2, 16), b1 (18, 2),
+    w2 (18, 16, 2), b2 (18, 16); pixel attention v1 (19, 2, 16), c1 (19, 2), v2 (19, 2), c2 (19), the last
+    behind the blocks; and the fusion's, f1 (48), d1 (1), f2 (48), d2 (48).
     """
 
     @staticmethod
@@ -174,21 +174,36 @@ def _conv(x: Tensor, conv: torch.nn.Conv2d) -> Tensor:
     return F.conv2d(x, conv.weight.to(x.dtype), conv.bias.to(x.dtype), padding=1)
 
 
-def check(student: Student, batch: int = 8, size: tuple[int, int] = (120, 160)) -> bool:
-    """Compare with float32 and with bfloat16 autocast, on smooth random pictures; and time all three."""
+def check(student: Student, guided: bool, batch: int = 8, size: tuple[int, int] = (120, 160)) -> bool:
+    """Compare with float32 and with bfloat16 autocast, on smooth random pictures; and time all three.
+
+    Args:
+        student: Any weights; their gradients are overwritten.
+        guided: Whether the loss depends on the maps too, as when a teacher guides.
+        batch: Pictures.
+        size: Their height and width.
+    """
     generator = torch.Generator().manual_seed(0)
     small = torch.rand((batch, 3, 9, 12), generator=generator)
     hazy = F.interpolate(small, size, mode="bicubic", align_corners=True).clamp(0, 1)
     hazy = hazy.contiguous(memory_format=torch.channels_last)
     goal = (hazy + 0.05 * torch.randn(hazy.shape, generator=generator)).clamp(0, 1)
+    ways = {
+        "float32": Student.forward_features,
+        "autocast": Student.forward_features,
+        "here": forward_features,
+    }
     answers, gradients = {}, {}
-    for name in ("float32", "autocast", "here"):
+    for name, way in ways.items():
         for _ in range(2):
             student.zero_grad()
             began = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=name == "autocast"):
-                answer = (forward_features(student, hazy) if name == "here" else student.forward_features(hazy))[0]
-            ((answer.float() - goal).square().mean((1, 2, 3)) + 1e-6).sqrt().mean().backward()
+                answer, maps = way(student, hazy)
+            loss = (answer.float() - goal).square().mean((1, 2, 3)).sqrt().mean()
+            if guided:
+                loss = loss + sum(m.float().square().mean() for m in maps)
+            loss.backward()
             seconds = time.perf_counter() - began
         answers[name] = answer.detach().float()
         gradients[name] = torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
@@ -206,7 +221,7 @@ def main() -> None:
     torch.manual_seed(0)
     fresh = Student()
     torch.nn.init.normal_(fresh.tail.weight, std=0.1)
-    if not check(fresh):
+    if not all(check(fresh, guided) for guided in (False, True)):
         sys.exit("the gradient is wrong here")
     if sys.argv[1:] == ["check"]:
         return
@@ -216,9 +231,9 @@ def main() -> None:
         return (forward_features if torch.is_grad_enabled() else plain)(self, x)
 
     Student.forward_features = chosen  # type: ignore[method-assign]
-    from dehaze.cli.app import main as dehaze
+    from dehaze.cli import main as dehaze
 
-    dehaze()
+    sys.exit(dehaze())
 
 
 if __name__ == "__main__":
