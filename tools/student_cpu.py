@@ -3,8 +3,9 @@
     python tools/student_cpu.py check
     python tools/student_cpu.py train student --recipe student --clear nyu/images --depth nyu/depth ...
 
-`train` is `dehaze train` with all its options but `--compile`; so is `distill`. The student's blocks are computed
-by `student_cpu.cpp`, which g++ compiles at the first start; pictures' widths must be multiples of 32 up to 192.
+`train` is `dehaze train` with all its options but `--compile`; so is `distill`. The student's blocks are
+computed by `student_cpu.cpp`, which g++ compiles at the first start; pictures' widths must be multiples of 32
+up to 192.
 `check` compares answers and gradients with PyTorch's in float32, and times both. `train` refuses to begin
 where the gradient is further from float32's than that of PyTorch's bfloat16 by half.
 """
