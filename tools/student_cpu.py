@@ -53,7 +53,10 @@ def library() -> ctypes.CDLL:
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         made = path.with_suffix(f".{time.time_ns()}")
-        subprocess.run(["g++", *FLAGS, str(SOURCE), "-o", str(made)], check=True)
+        try:
+            subprocess.run(["g++", *FLAGS, str(SOURCE), "-o", str(made)], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"{SOURCE.name} cannot be compiled: {error}; it needs g++ 12 and Linux on x86-64")
         made.replace(path)
     found = ctypes.CDLL(str(path))
     found.saved_size.restype = found.gradient_size.restype = ctypes.c_long
@@ -219,6 +222,7 @@ def check(student: Student, guided: bool, batch: int = 8, size: tuple[int, int] 
 
 def main() -> None:
     """Do what the command line asks for."""
+    library()
     torch.manual_seed(0)
     fresh = Student()
     torch.nn.init.normal_(fresh.tail.weight, std=0.1)
