@@ -4,8 +4,8 @@
     python tools/student_cpu.py train student --recipe student --clear nyu/images --depth nyu/depth ...
 
 `train` is `dehaze train` with all its options but `--compile`; so is `distill`. The student's blocks are
-computed by `student_cpu.cpp`, which g++ compiles at the first start; pictures' widths must be multiples of 32
-up to 192.
+computed by `student_cpu.cpp`, which g++ compiles at the first start, wherever training is in bfloat16 and the
+pictures' width is a multiple of 32 up to 192; elsewhere PyTorch computes, as slowly as ever.
 `check` compares answers and gradients with PyTorch's in float32, and times both. `train` refuses to begin
 where the gradient is further from float32's than that of PyTorch's bfloat16 by half.
 """
@@ -233,7 +233,9 @@ def main() -> None:
     plain = Student.forward_features
 
     def chosen(self: Student, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return (forward_features if torch.is_grad_enabled() else plain)(self, x)
+        training = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
+        fits = x.device.type == "cpu" and x.shape[-1] % 32 == 0 and x.shape[-1] <= 192
+        return (forward_features if training and fits else plain)(self, x)
 
     Student.forward_features = chosen  # type: ignore[method-assign]
     from dehaze.cli import main as dehaze
