@@ -362,8 +362,21 @@ def test_before_and_after_pictures(trip: Path) -> None:
     plan = plan_folder(trip, compare=True)
     work(plan)
     assert tree(plan.output) == ["a.PNG", "a_compare.PNG", "b.jpg", "b_compare.jpg"]
-    (plan.output / "b_compare.jpg").unlink()
-    assert [job.source.name for job in plan_folder(trip, compare=True).todo] == ["b.jpg"]
+
+
+def test_a_comparison_is_added_to_an_answer_that_stays_as_it_is(trip: Path) -> None:
+    work(plan_folder(trip))
+    answer = trip.with_name("trip_dehazed") / "b.jpg"
+    answer.write_bytes(b"made with other settings")
+    plan = plan_folder(trip, compare=True)
+    assert [job.missing for job in plan.todo] == [(job.compare,) for job in plan.jobs]
+    work(plan)
+    assert tree(plan.output) == ["a.PNG", "a_compare.PNG", "b.jpg", "b_compare.jpg"]
+    assert answer.read_bytes() == b"made with other settings"
+    answer.unlink()
+    assert [job.missing for job in plan_folder(trip, compare=True).todo] == [
+        (answer, answer.with_name("b_compare.jpg"))
+    ]
 
 
 def test_a_full_disk_ends_the_work_with_what_to_do(trip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

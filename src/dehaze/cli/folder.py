@@ -271,7 +271,7 @@ def _say_plan(plan: Plan, out: Output, *, recursive: bool, narrowed: bool) -> No
 
 def _say_dry_run(plan: Plan, out: Output) -> None:
     for job in plan.jobs:
-        names = " and ".join(map(str, job.outputs))
+        names = " and ".join(map(str, job.missing or job.outputs))
         out.line(f"{'exists' if job.exists else 'would write'}: {names} from {job.source}")
         out.record(
             {

@@ -38,19 +38,29 @@ class Job:
         target: What is written.
         kind: Photo or video.
         compare: Where a before/after picture goes; None for none.
-        exists: All that it would write is there already.
+        kept: Those of its outputs that are there already and stay.
     """
 
     source: Path
     target: Path
     kind: Kind
     compare: Path | None = None
-    exists: bool = False
+    kept: tuple[Path, ...] = ()
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        """The files this job writes."""
+        """What there is when it is done."""
         return (self.target,) if self.compare is None else (self.target, self.compare)
+
+    @property
+    def missing(self) -> tuple[Path, ...]:
+        """The outputs it writes."""
+        return tuple(path for path in self.outputs if path not in self.kept)
+
+    @property
+    def exists(self) -> bool:
+        """Whether all is there already."""
+        return not self.missing
 
 
 @dataclass
@@ -133,8 +143,10 @@ def plan_folder(
         _refuse_links_back(jobs)
     index, count = shard
     for job in jobs[index - 1 :: count]:
-        done = not overwrite and all(path.exists() for path in job.outputs)
-        plan.jobs.append(replace(job, exists=done))
+        # A comparison without its answer is what an interrupted run left: both are made again.
+        keeps = not overwrite and job.target.exists()
+        kept = tuple(path for path in job.outputs if path.exists()) if keeps else ()
+        plan.jobs.append(replace(job, kept=kept))
     return plan
 
 

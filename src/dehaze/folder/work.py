@@ -220,10 +220,11 @@ class _Photos:
         try:
             with self._clock.measure("write"):
                 _make_parent(job.target, self._root)
-                if job.compare is not None:
+                if job.compare in job.missing:
                     both = compare_photos(picture.photo, after)
                     photo.write(both, job.compare, **{**writing, "metadata": "strip"})
-                photo.write(after, job.target, **writing)
+                if job.target in job.missing:
+                    photo.write(after, job.target, **writing)
                 self._look(job, picture.photo, after)
         except Exception as error:
             outcome.status, outcome.error = "failed", error
