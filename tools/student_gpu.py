@@ -343,7 +343,7 @@ def train(
     budget = max(1.0, 60 * options.max_minutes - (start - began))
     steps, kept, optimiser = 0, [0.0, *KEPT], replace(OPTIMISER, lr=options.lr)
     while (share := (time.monotonic() - start) / budget) < 1:
-        rate = learning_rate(steps, round(steps / max(share, 1e-9)), optimiser, 1)
+        rate = learning_rate(steps, round(steps / max(share, 1e-9)), optimiser, 0)
         run.rate.fill_(rate)
         run.replay(REPLAYS if GPU else 1)
         steps += REPLAYS if GPU else 1

@@ -7,6 +7,7 @@ import platform
 import torch
 
 from dehaze.errors import UsageError
+from dehaze.machine import available_cpus
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -30,6 +31,20 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device 'mps' is not available: it needs an Apple GPU", "use --device cpu")
     return device
+
+
+def settle(device: torch.device) -> None:
+    """On a CPU: never more threads than this process may use, and no slow arithmetic on denormals.
+
+    It holds for the whole process and changes what is computed in the last bits, so call it before the first
+    arithmetic that must be repeatable.
+    """
+    if device.type != "cpu":
+        return
+    torch.set_flush_denormal(True)
+    threads = available_cpus()
+    if torch.get_num_threads() > threads:
+        torch.set_num_threads(threads)
 
 
 def computes_bf16(device: str) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from dehaze.cli import main
+from dehaze.data.pairs import PairSource
 from dehaze.training.session import LOCK
 from dehaze.weights.checkpoint import read_header
 
@@ -89,6 +91,31 @@ def test_the_same_command_goes_on(reside: Path, tmp_path: Path, capsys: pytest.C
     assert "optimiser.lr: 0.002 -> 0.1" in capsys.readouterr().err
     assert main([*command, "--no-resume"]) == 2
     assert "already holds a run" in capsys.readouterr().err
+
+
+def test_a_resumed_run_computes_as_one_that_began_with_a_validation(
+    reside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dehazing settles threads and denormals for the whole process; so must a run that goes on, at once."""
+    monkeypatch.setattr("dehaze.device.available_cpus", lambda: 1)
+    batch, seen = PairSource.batch, list[tuple[int, float]]()
+
+    def watched(self: PairSource, *arguments: Any) -> dict[str, torch.Tensor]:
+        seen.append((torch.get_num_threads(), float(torch.tensor(1e-40) * 1)))
+        return batch(self, *arguments)
+
+    monkeypatch.setattr(PairSource, "batch", watched)
+    command = ["train", "lite", "--data", str(reside), "-o", str(tmp_path), *TINY_LITE, *QUIET]
+    threads = torch.get_num_threads()
+    try:
+        for more in (["--max-minutes", "0"], []):
+            torch.set_num_threads(2)
+            torch.set_flush_denormal(False)
+            assert main([*command, *more]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert len(seen) >= 2
+    assert set(seen) == {(1, 0.0)}
 
 
 def test_bf16_without_the_arithmetic_is_said_and_computed_in_fp32(

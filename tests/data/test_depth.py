@@ -148,9 +148,26 @@ def test_crops_are_pieces_of_the_frames(frames: list[Frame]) -> None:
 
 
 def test_crops_larger_than_a_frame_are_refused(frames: list[Frame]) -> None:
-    source = DepthSource(frames, [(64, 64)], view="crop")
     with pytest.raises(DataError, match=r"crops of 64 x 64 pixels do not fit into .* as small as 64 x 48"):
-        source.batch(2, (64, 64), torch.Generator())
+        DepthSource(frames, [(16, 24), (64, 64)], view="crop")
+
+
+def test_of_an_odd_mixed_batch_chance_takes_the_odd_picture(frames: list[Frame]) -> None:
+    def gray(picture: torch.Tensor) -> bool:
+        """Whether the airlight before an even black scene has no colour, as RESIDE's rule has it."""
+        return bool((picture.amax(0) - picture.amin(0)).max() < 1e-6)
+
+    for frame in frames:
+        cv2.imwrite(str(frame.clear), np.zeros((48, 64, 3), np.uint8))
+    source = DepthSource(frames, [(12, 16)], rule="mixed")
+    generator = torch.Generator().manual_seed(0)
+    drawn = [gray(source.batch(1, (12, 16), generator)["hazy"][0]) for _ in range(60)]
+    assert 15 < sum(drawn) < 45
+    batches = [[gray(p) for p in source.batch(3, (12, 16), generator)["hazy"]] for _ in range(60)]
+    first, odd, last = zip(*batches, strict=True)
+    assert all(last)
+    assert sum(first) < 6  # a real airlight has hardly any colour now and then
+    assert 15 < sum(odd) < 45
 
 
 def test_whole_view_shows_the_scene(frames: list[Frame]) -> None:

@@ -73,6 +73,21 @@ def test_sots_indoor_with_a_truth_for_each_pair(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("truth", "hazy", "facts"),
+    [
+        ("1_1_0.91", "1_1_0.91", ("1", 1, 0.91, None)),
+        ("1_10_1", "1_10_1", ("1", 10, 1.0, None)),
+        ("1_1", "1_1_0.9", ("1", 1, 0.9, None)),
+        ("0005_0.8_0.04", "0005_0.8_0.04", ("0005", None, 0.8, 0.04)),
+        ("7_2", "7_2_3", ("7_2", 3, None, None)),  # no name of RESIDE's
+    ],
+)
+def test_truths_named_for_each_pair(tmp_path: Path, truth: str, hazy: str, facts: tuple[object, ...]) -> None:
+    found = discover(_tree(tmp_path, [f"GT/{truth}.png", f"hazy/{hazy}.png"]))
+    assert _facts(found.pairs[0])[2:] == facts
+
+
 def test_outdoor_names_tell_airlight_and_beta(tmp_path: Path) -> None:
     names = ["OTS/clear/0005.jpg", "OTS/hazy/part1/0005_0.8_0.04.jpg", "OTS/hazy/part2/0005_1_0.2.jpg"]
     found = discover(_tree(tmp_path, names))

@@ -323,12 +323,40 @@ def test_the_moving_average_follows_its_definition(tmp_path: Path) -> None:
 
 def test_learning_rates_in_closed_form() -> None:
     cosine = Optimiser(lr=1.0, warmup=10, final=0.1)
-    assert learning_rate(0, 110, cosine, 1.0) == pytest.approx(0.1)
-    assert learning_rate(9, 110, cosine, 1.0) == pytest.approx(1.0)
-    assert learning_rate(60, 110, cosine, 1.0) == pytest.approx(0.55)
-    assert learning_rate(110, 110, cosine, 1.0) == pytest.approx(0.1)
+    assert learning_rate(0, 110, cosine, 0) == pytest.approx(0.1)
+    assert learning_rate(9, 110, cosine, 0) == pytest.approx(1.0)
+    assert learning_rate(60, 110, cosine, 0) == pytest.approx(0.55)
+    assert learning_rate(110, 110, cosine, 0) == pytest.approx(0.1)
     paper = Optimiser(lr=1e-5, warmup=0, schedule="step", decay=0.98, decay_epochs=10)
-    assert learning_rate(99, 10**6, paper, 10.0) == 1e-5
-    assert learning_rate(100, 10**6, paper, 10.0) == pytest.approx(0.98e-5)
-    assert learning_rate(1999, 10**6, paper, 10.0) == pytest.approx(1e-5 * 0.98**19)
-    assert learning_rate(500, 10**3, Optimiser(schedule="constant", lr=3.0), 1.0) == 3.0
+    assert learning_rate(99, 10**6, paper, 9) == 1e-5
+    assert learning_rate(100, 10**6, paper, 10) == pytest.approx(0.98e-5)
+    assert learning_rate(1999, 10**6, paper, 199) == pytest.approx(1e-5 * 0.98**19)
+    assert learning_rate(500, 10**3, Optimiser(schedule="constant", lr=3.0), 0) == 3.0
+
+
+def test_epochs_are_counted_over_stages_of_different_batches(tmp_path: Path) -> None:
+    stages = (Stage(sizes=((8, 8),), batch=5, steps=4), Stage(sizes=((8, 8),), batch=2, steps=10))
+    halving = Optimiser(lr=1.0, warmup=0, schedule="step", decay=0.5, decay_epochs=1)
+    run = trainer(tmp_path, recipe=replace(RECIPE, stages=stages, optimiser=halving))  # 10 pictures an epoch
+    module, rates = run._module(), []
+    for _ in range(14):
+        run._step(module)
+        rates.append(run.optimiser.param_groups[0]["lr"])
+    assert rates == [1, 1, 0.5, 0.5, *[0.25] * 5, *[0.125] * 5]
+
+
+def test_a_finished_run_is_not_judged_again(tmp_path: Path) -> None:
+    assert trainer(tmp_path).run().finished
+    again = trainer(tmp_path, validator=Scripted([]))
+    assert again.resume()
+    outcome = again.run()
+    assert outcome.finished
+    assert outcome.checkpoint.is_file()
+
+
+def test_a_state_without_its_best_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Without it a later, worse one would be kept as the best, or none at all."""
+    trainer(tmp_path).run()
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(TrainingError, match=r"best.safetensors is missing, which this run wrote at step 8"):
+        trainer(tmp_path).resume()

@@ -148,7 +148,8 @@ class DepthSource:
         rule: ``its``: gray airlight in [0.7, 1], beta in [0.6, 1.8] (RESIDE). ``real``: tinted and patchy
             haze through a camera (`dehaze.haze.sample_real`) before scenes of any brightness, some of
             which stays in the truth (`dehaze.haze.leave_some`).
-            ``mixed``: half of each batch by either, but drawn depth is not what RESIDE's rule was made for.
+            ``mixed``: half of each batch by either, chance deciding on an odd picture; but drawn depth is
+            not what RESIDE's rule was made for.
         view: ``whole``: frames reduced until they just cover the size, so that a batch shows whole scenes.
             ``crop``: pieces of frames as they are.
         clear_share: Share of pictures left without haze, so that a network learns to leave them alone.
@@ -158,7 +159,7 @@ class DepthSource:
         varied_share: Share of pictures whose tones, colours and depth are bent (`dehaze.haze.vary`).
 
     Raises:
-        DataError: A picture or depth map cannot be read.
+        DataError: A picture or depth map cannot be read, or a crop does not fit into every frame.
     """
 
     def __init__(
@@ -182,8 +183,11 @@ class DepthSource:
         self._frames = len(frames)
         self._drawn = not all(f.depth for f in frames)
         self._zooms = tuple(zooms) if view == "whole" else (0.0,)
+        sizes = list(sizes)
         wanted = sorted({_level_size(size, zoom) for size in sizes for zoom in self._zooms})
         self._levels = _build_levels(frames, wanted, self.device)
+        if view == "crop":
+            _check_crops(self._levels[0, 0], sizes)
         files = [path for f in frames for path in (f.clear, f.depth) if path]
         names = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
         self.identity: dict[str, str | int] = {
@@ -211,9 +215,9 @@ class DepthSource:
         clear, depth = self._cut(self._levels[_level_size(size, zoom)], count, size, generator)
         if self.varied_share:
             clear, depth = haze.vary(clear, depth, self.varied_share, generator)
-        if n := self._real(count):
+        if n := self._real(count, generator):
             clear = torch.cat((haze.relight(clear[:n], generator), clear[n:]))
-        t, air = self._haze(depth, generator)
+        t, air = self._haze(depth, n, generator)
         hazy = haze.add_haze(clear, t, air)
         if n:
             truth = haze.leave_some(clear[:n], t[:n], air[:n], haze.REAL_HAZE.kept, haze.REAL_HAZE.hidden)
@@ -222,11 +226,14 @@ class DepthSource:
             hazy = torch.cat((camera_hazy, hazy[n:]))
         return {"hazy": hazy, "clear": clear}
 
-    def _real(self, count: int) -> int:
+    def _real(self, count: int, generator: torch.Generator) -> int:
         """How many of a batch, its first, have real haze and a camera; the others follow RESIDE's rule."""
         if self.rule == "its":
             return 0
-        return count if self.rule == "real" or self._drawn else count // 2
+        if self.rule == "real" or self._drawn:
+            return count
+        odd = count % 2 and int(torch.randint(2, (), generator=generator))
+        return count // 2 + odd
 
     def _cut(
         self, level: _Level, count: int, size: tuple[int, int], generator: torch.Generator
@@ -234,13 +241,6 @@ class DepthSource:
         index = torch.randint(self._frames, (count,), generator=generator)
         layout = torch.randint(level.depth.shape[1], (count,), generator=generator)
         room = level.sizes[index] - torch.tensor(size)  # (count, 2)
-        if int(room.min()) < 0:
-            smallest = level.sizes.amin(0).tolist()
-            raise DataError(
-                f"crops of {size[1]} x {size[0]} pixels do not fit into pictures as small as "
-                f"{smallest[1]} x {smallest[0]}",
-                'choose smaller sizes, or view = "whole", in the recipe',
-            )
         corner = (torch.rand((count, 2), generator=generator) * (room + 1)).long().minimum(room)
         flip = torch.rand((count,), generator=generator) < 0.5
         columns = torch.arange(size[1]).repeat(count, 1)
@@ -254,14 +254,18 @@ class DepthSource:
         depth = level.depth[frame, drawn, row, column][:, None].float() / 255
         return clear.contiguous(), depth
 
-    def _haze(self, depth: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw haze for depth (N, 1, H, W) in [0, 1]: transmission (N, 1, H, W), airlight (N, 3, H, W)."""
+    def _haze(self, depth: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw haze for depth (N, 1, H, W) in [0, 1], real for the first n of them.
+
+        Returns:
+            Transmission (N, 1, H, W) and airlight (N, 3, H, W).
+        """
         count, _, *size = depth.shape
         one = torch.ones(count, device=self.device)
         its_air, its_beta = haze.sample_its(count, generator, self.device, self.white_share)
         air = its_air.view(-1, 1, 1, 1).expand(-1, 3, *size)
         beta = its_beta.view(-1, 1, 1, 1).expand(-1, 1, *size)
-        if n := self._real(count):
+        if n:
             height, width = size
             real_air, real_beta, nearest = haze.sample_real(n, (height, width), generator, self.device)
             depth = torch.cat((nearest + (1 - nearest) * depth[:n], depth[n:]))
@@ -271,6 +275,18 @@ class DepthSource:
             drawn = torch.rand((count, 1, 1, 1), generator=generator)
             beta = beta * (drawn.to(self.device, non_blocking=True) >= self.clear_share)
         return haze.transmission(depth, beta, one), air
+
+
+def _check_crops(level: _Level, sizes: Iterable[tuple[int, int]]) -> None:
+    """Refuse crops that are larger than a frame, those of late stages too."""
+    smallest = level.sizes.amin(0).tolist()
+    for size in sizes:
+        if size[0] > smallest[0] or size[1] > smallest[1]:
+            raise DataError(
+                f"crops of {size[1]} x {size[0]} pixels do not fit into pictures as small as "
+                f"{smallest[1]} x {smallest[0]}",
+                'choose smaller sizes, or view = "whole", in the recipe',
+            )
 
 
 def _level_size(size: tuple[int, int], zoom: float) -> tuple[int, int]:

@@ -43,6 +43,8 @@ _HAZY = ("hazy", "haze", "hazy_images", "input")
 _CLEAR = ("gt", "clear", "clear_images", "clean", "groundtruth", "ground_truth", "target")
 _TRAIN = frozenset({"train", "training", "its", "its_v2", "ots", "ots_beta", "ots_alpha"})
 _TEST = frozenset({"test", "testing", "val", "valid", "validation", "sots", "hsts"})
+_PER_PAIR = re.compile(r"\d+_(\d+|\d+_(0\.\d+|1(\.0+)?)|(0\.\d+|1(\.0+)?)_0\.\d+)")
+"""Names of RESIDE's hazy pictures; some copies give them, or their beginning, to the truths too."""
 _ROLE_AT_END = re.compile(r"_(?:hazy|haze|gt|clear|clean|input|target)$", re.IGNORECASE)
 _SEARCH_DEPTH = 4
 _DECODE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION  # so that headers tell the decoded size
@@ -374,8 +376,8 @@ def _shorter(stem: str) -> Iterator[str]:
 def _meaning(scene: str, stem: str) -> tuple[str, int | None, float | None, float | None]:
     """Scene, level, airlight and beta as a hazy picture's name tells them."""
     rest = stem[len(scene) + 1 :]
-    if not rest and re.fullmatch(r"\d+_\d+", stem):
-        scene, _, rest = stem.partition("_")  # clear pictures named for each pair
+    if _PER_PAIR.fullmatch(stem) and (not rest or "." in rest):
+        scene, _, rest = stem.partition("_")
     match rest.split("_"):
         case [level] if level.isdigit():
             return scene, int(level), None, None

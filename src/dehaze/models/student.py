@@ -81,7 +81,8 @@ class Student(nn.Module):
         self.pixel_attention = PixelAttention(width, max(1, width // config.reduction))
         self.conv = nn.Conv2d(width, width, 3, padding=1)
         self.tail = nn.Conv2d(width, 3, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)  # starts as the identity: the global residual alone
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)  # starts as the identity: the global residual alone
 
     @property
     def feature_channels(self) -> tuple[int, ...]:

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dehaze.device import resolve_device
+from dehaze.device import resolve_device, settle
 from dehaze.errors import UsageError
 from dehaze.limits import Limits
-from dehaze.machine import available_cpus
 from dehaze.models import count_parameters
 from dehaze.runtimes import Precision
 from dehaze.upsample import Map
@@ -39,8 +38,7 @@ class TorchNetwork:
         self.device = str(self._device)
         self.precision = _choose_precision(precision, self._device, limits, name)
         self._dtype = _DTYPES[self.precision]
-        if self._device.type == "cpu":
-            _settle()
+        settle(self._device)
         ready = copy.deepcopy(model).eval().requires_grad_(False)
         self._model = ready.to(self._device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -75,11 +73,3 @@ def _choose_precision(asked: str, device: torch.device, limits: Limits, name: st
     if asked != "fp32" and not limits.half:
         raise UsageError(f"model '{name}' does not hold in half precision", "use --precision fp32")
     return asked
-
-
-def _settle() -> None:
-    """Never more threads than this process may use, and no slow arithmetic on denormals."""
-    torch.set_flush_denormal(True)
-    threads = available_cpus()
-    if torch.get_num_threads() > threads:
-        torch.set_num_threads(threads)

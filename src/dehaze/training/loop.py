@@ -118,14 +118,14 @@ class Outcome:
     checkpoint: Path
 
 
-def learning_rate(step: int, steps: int, optimiser: Optimiser, steps_per_epoch: float) -> float:
-    """Learning rate of a step (counted from 0) of a run of `steps`."""
+def learning_rate(step: int, steps: int, optimiser: Optimiser, epochs: int) -> float:
+    """Learning rate of a step (counted from 0) of a run of `steps`, before which so many epochs were done."""
     if step < optimiser.warmup:
         return optimiser.lr * (step + 1) / optimiser.warmup
     if optimiser.schedule == "constant":
         return optimiser.lr
     if optimiser.schedule == "step":
-        return optimiser.lr * optimiser.decay ** (int(step / steps_per_epoch) // optimiser.decay_epochs)
+        return optimiser.lr * optimiser.decay ** (epochs // optimiser.decay_epochs)
     share = (step - optimiser.warmup) / max(1, steps - optimiser.warmup)
     low = optimiser.lr * optimiser.final
     return low + (optimiser.lr - low) * (1 + math.cos(math.pi * min(1.0, share))) / 2
@@ -173,7 +173,6 @@ class Trainer:
         floating = [k for k, v in own.items() if v.is_floating_point()]
         self._followed = [self.average[k] for k in floating], [own[k] for k in floating]
         self._counted = [(self.average[k], v) for k, v in own.items() if not v.is_floating_point()]
-        self._judged = 0
         self._watched: _Watch | None = None
         for stage in recipe.stages:
             process.share(stage.batch)  # refuses now what would fail at a late stage
@@ -187,7 +186,8 @@ class Trainer:
         """Go on from the folder's state; returns whether there was one.
 
         Raises:
-            TrainingError: The state belongs to another recipe, data set or number of processes.
+            TrainingError: The state belongs to another recipe, data set or number of processes, or the best
+            checkpoint that it tells of is gone.
         """
         path = self.options.folder / STATE
         if not path.is_file():
@@ -203,6 +203,12 @@ class Trainer:
             raise TrainingError(
                 f"{self.options.folder} was started differently and cannot be resumed: {'; '.join(changed)}",
                 "give back the old values, or start afresh in another folder with -o",
+            )
+        best = self.options.folder / BEST
+        if state.progress.best_step and not best.is_file():
+            raise TrainingError(
+                f"{best} is missing, which this run wrote at step {state.progress.best_step}",
+                f"copy it there, or do without it: copy {LAST} to that name",
             )
         self._restore(state)
         return True
@@ -272,7 +278,7 @@ class Trainer:
         """
         self._save()
         finished = self.progress.step >= self.steps
-        if self.progress.step != self._judged:
+        if self.progress.step != self.progress.judged:
             self._validate(scheduled=finished)
             if finished:
                 self._save()
@@ -309,9 +315,8 @@ class Trainer:
         stage, recipe = self._stage(), self.recipe
         size = stage.sizes[int(torch.randint(len(stage.sizes), (), generator=self._choices))]
         batch = self.source.batch(self.process.share(stage.batch), size, self.generator)
-        rate = learning_rate(
-            self.progress.step, self.steps, recipe.optimiser, max(1.0, len(self.source) / stage.batch)
-        )
+        epochs = self._pictures_done() // len(self.source)
+        rate = learning_rate(self.progress.step, self.steps, recipe.optimiser, epochs)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         device = self.process.device.type
@@ -331,6 +336,12 @@ class Trainer:
             return {}
         self._settle()
         return self.process.mean({k: float(v.detach()) for k, v in losses.items()})
+
+    def _pictures_done(self) -> int:
+        """Pictures of all steps so far, over all processes."""
+        starts, at = [0, *self._ends], self.progress.step
+        stages = zip(self.recipe.stages, starts, self._ends, strict=False)
+        return sum(stage.batch * (min(at, end) - min(at, start)) for stage, start, end in stages)
 
     def _settle(self) -> None:
         """Make sure that the last step's loss and gradient were finite; before anything is kept of it.
@@ -362,7 +373,7 @@ class Trainer:
 
     def _validate(self, *, limit: int | None = None, keep: bool = True, scheduled: bool = True) -> None:
         self._settle()
-        self._judged = self.progress.step if keep else 0
+        self.progress.judged = self.progress.step if keep else 0
         if self.process.is_main:
             figures = self.judge(limit)
             eligible = keep and (scheduled or not self.progress.best_step)

@@ -100,9 +100,9 @@ class Recipe:
         view: ``whole`` pictures reduced to the size, or ``crop`` pieces of them at full resolution.
         zooms: Multiples of the size, from 1, at which ``whole`` pictures over clear + depth are kept; each
             batch is cut from one of them.
-        clear_share: Share of training pictures without haze.
-        white_share: Share of ``its`` airlights that are 1, as all of SOTS indoor's are, instead of drawn
-            from [0.7, 1].
+        clear_share: Share of pictures over clear + depth that stay without haze.
+        white_share: Share of ``its`` airlights over clear + depth that are 1, as all of SOTS indoor's are,
+            instead of drawn from [0.7, 1].
         varied_share: Share of pictures over clear + depth whose tones, colours and depth are bent
             (`dehaze.haze.vary`).
         precision: ``fp32``; or ``bf16``, autocast where the device has such arithmetic (`dehaze.device`).

@@ -29,7 +29,7 @@ class RunReporter:
         self, folder: Path, listener: Callable[[str, dict[str, Any]], None], *, tensorboard: bool = True
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / LOG
+        self._folder, self._path = folder, folder / LOG
         self._listener = listener
         self._board = _board(folder) if tensorboard else None
 
@@ -49,6 +49,9 @@ class RunReporter:
 
     def rewind(self, step: int) -> None:
         """Forget what was written of later steps: a run that was killed does them again when it goes on."""
+        if self._board is not None:
+            self._board.close()
+            self._board = _board(self._folder, purge_step=step + 1)
         if not self._path.is_file():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines()
@@ -80,9 +83,9 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _board(folder: Path) -> Any:
+def _board(folder: Path, purge_step: int | None = None) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(folder / "tensorboard")
+    return SummaryWriter(folder / "tensorboard", purge_step=purge_step)

@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
+from dehaze.device import settle
 from dehaze.errors import UsageError
 from dehaze.models import architecture_of, build, config_dict, count_parameters
 from dehaze.models.teacher import Teacher
@@ -203,6 +204,7 @@ def _assemble(
             "choose another folder with -o, or leave out --no-resume to go on",
         )
     recipe, device = request.recipe, process.device
+    settle(device)  # validation does; a resumed run must compute like one that began with a validation
     torch.manual_seed(recipe.seed)
     task = build_task(recipe, device)
     source, validator = build_data(request.data, recipe, device)

@@ -14,7 +14,7 @@ from dehaze.data import Source
 from dehaze.data.depth import DepthSource, find_frames, hazy_and_clear, without_depth
 from dehaze.data.mixed import MixedSource
 from dehaze.data.pairs import PairSource
-from dehaze.data.reside import discover, read_pair
+from dehaze.data.reside import Pair, discover, read_pair
 from dehaze.errors import DataError, UsageError
 from dehaze.training.recipe import Recipe
 from dehaze.training.validation import DehazeValidator, PairSet, Pixels, SuperResolutionValidator
@@ -83,7 +83,7 @@ def build_data(spec: DataSpec, recipe: Recipe, device: torch.device) -> tuple[So
     ]
     sources = [source for source, _ in parts]
     held = [pair for _, pairs in parts for pair in pairs]
-    sets = [PairSet("held out", tuple(held))] if held_out else _read_sets(spec.validation)
+    sets = [PairSet("held out", tuple(held))] if held_out else _read_sets(spec.validation, recipe)
     if count == 1:
         return sources[0], _validator(recipe, sets, device)
 
@@ -97,7 +97,7 @@ def _from_pairs(root: Path, recipe: Recipe, device: torch.device, held_out: bool
     scenes = list(dict.fromkeys(p.scene for p in found.pairs))
     out = set(_held_out(scenes)) if held_out else set()
     kept = replace(found, pairs=tuple(p for p in found.pairs if p.scene not in out))
-    held = [p for p in found.pairs if p.scene in out]
+    held = _to_judge([p for p in found.pairs if p.scene in out], recipe)
     held = held[:: math.ceil(len(held) / MAX_HELD_OUT)] if held else []  # of all scenes, not of the first few
     return PairSource(kept, recipe.sizes, device=device, view=recipe.view), [read_pair(p) for p in held]
 
@@ -132,9 +132,17 @@ def _held_out(items: Sequence[_T]) -> list[_T]:
     return list(items[-count:])
 
 
-def _read_sets(folders: Sequence[Path]) -> list[PairSet]:
+def _to_judge(pairs: Sequence[Pair], recipe: Recipe) -> list[Pair]:
+    """Pairs to validate on; a super-resolution teacher, which sees truths alone, gets each truth once."""
+    if recipe.task != "super-resolution":
+        return list(pairs)
+    return list({pair.clear: pair for pair in pairs}.values())
 
-    found = [(folder.name, discover(folder, "test").require_sound().pairs) for folder in folders]
+
+def _read_sets(folders: Sequence[Path], recipe: Recipe) -> list[PairSet]:
+    found = [
+        (folder.name, _to_judge(discover(folder, "test").require_sound().pairs, recipe)) for folder in folders
+    ]
     names = [name for name, _ in found]
     titles = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
     return [

@@ -28,12 +28,14 @@ class Progress:
         seconds: Time spent in the loop, over all sittings.
         best_metric: Best validation PSNR in dB so far.
         best_step: Step of it.
+        judged: Step of the last whole validation.
     """
 
     step: int = 0
     seconds: float = 0.0
     best_metric: float = float("-inf")
     best_step: int = 0
+    judged: int = 0
 
 
 @dataclass(frozen=True)
