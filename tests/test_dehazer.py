@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dehaze import dehazer
 from dehaze.dehazer import Dehazer, from_name
-from dehaze.errors import ModelError, UsageError
+from dehaze.errors import DehazeError, ModelError, UsageError
 from dehaze.models import Limits, build
 from dehaze.upsample import apply, fit, noise_variance, shrink, white
 from dehaze.weights.checkpoint import Header, save_checkpoint
@@ -228,6 +228,37 @@ def test_any_picture_gives_finite_results_of_its_own_shape(architecture: str, sh
         assert np.isfinite(result).all()
         assert result.min() >= 0
         assert result.max() <= 1
+
+
+class Excited(Toy):
+    """Answers pure green with more than float16 holds; in half precision with infinity."""
+
+    def __deepcopy__(self, memo: object) -> Excited:
+        return Excited()
+
+    def forward(self, x: Tensor) -> Tensor:
+        green = (x[:, 1:2] > 0.9) & (x[:, :1] < 0.1)
+        much = 1e8 if self.gain.dtype == torch.float32 else torch.inf
+        return torch.where(green, much, self.gain * x - 0.2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_answer_in_the_millions_stays_where_it_was_given(precision: str) -> None:
+    """As that of a network before colours that it never saw."""
+    dehaze = Dehazer(Excited(), Header("toy", "toy", working_size=64), device="cpu", precision=precision)
+    pixels = np.full((128, 128, 3), 0.5, np.float32)
+    pixels[:32, :32] = (0, 1, 0)
+    clear = dehaze(pixels)
+    np.testing.assert_allclose(clear[48:], 0.55, atol=0.01)
+    np.testing.assert_allclose(clear[:24, :24], 1, atol=0.01)
+
+
+def test_an_answer_that_is_not_finite_is_an_error() -> None:
+    dehaze, _ = _toy()
+    with pytest.raises(
+        DehazeError, match="model 'toy' cannot compute this picture: its answer is not finite"
+    ):
+        dehaze.network(np.full((1, 4, 4, 3), np.nan, np.float32))
 
 
 def test_network_takes_batches() -> None:

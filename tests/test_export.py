@@ -14,6 +14,7 @@ from dehaze.dehazer import Dehazer
 from dehaze.errors import DehazeError, UsageError
 from dehaze.export import check_onnx, export_onnx
 from dehaze.models import build
+from dehaze.upsample import shrink
 from dehaze.weights import Header
 from making import random_network, waves
 
@@ -50,6 +51,17 @@ def test_file_clears_pictures_as_the_dehazer_does(full: Path, size: tuple[int, i
     expected = Dehazer(random_network("lite"), _header("lite"), device="cpu")(hazy)
     assert np.abs(expected - hazy).max() > 0.02
     np.testing.assert_allclose(_run(full, hazy), expected, atol=1e-4)
+
+
+def test_answers_beyond_white_are_clamped_as_the_dehazer_does(tmp_path: Path) -> None:
+    model = random_network("lite")
+    with torch.no_grad():
+        model.get_parameter("tail.weight").mul_(300)
+    export_onnx(model, _header("lite"), tmp_path / "wild.onnx")
+    hazy = waves(90, 130, np.float32)
+    dehaze = Dehazer(model, _header("lite"), device="cpu")
+    assert np.abs(dehaze.network(shrink(hazy, 28, 40)[None])).max() > 3
+    np.testing.assert_allclose(_run(tmp_path / "wild.onnx", hazy), dehaze(hazy), atol=1e-3)
 
 
 def test_the_transfer_radius_is_in_the_file(full: Path, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dehaze import weights
-from dehaze.errors import UsageError
+from dehaze.errors import DehazeError, UsageError
 from dehaze.limits import Limits
 from dehaze.machine import available_cpus, available_memory
 from dehaze.runtimes import Precision, prepare
 from dehaze.tiling import MIN_TILE, tiled
-from dehaze.upsample import LocalAffine, Map, Pixels, apply, fit, noise_variance, shrink, white
+from dehaze.upsample import ANSWER_RANGE, LocalAffine, Map, Pixels, apply, fit, noise_variance, shrink, white
 from dehaze.weights import Arrays, Exported, Header
 
 if TYPE_CHECKING:
@@ -190,8 +190,18 @@ class Dehazer:
         return max(round(height * size / longest), 1), max(round(width * size / longest), 1)
 
     def network(self, batch: Map) -> Map:
-        """Run the network alone: sRGB (N, h, w, 3) in [0, 1] -> (N, h, w, 3), finite but not clamped."""
-        return self._network(batch)
+        """Run the network alone: sRGB (N, h, w, 3) in [0, 1] -> (N, h, w, 3), finite but not clamped.
+
+        Raises:
+            DehazeError: The answer is not finite.
+        """
+        answer = self._network(batch)
+        if not np.isfinite(answer).all():
+            raise DehazeError(
+                f"model '{self.info.name}' cannot compute this picture: its answer is not finite",
+                "choose another model with -m",
+            )
+        return answer
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network on a tensor on its device: (N, 3, h, w) float32 -> the same, not clamped."""
@@ -235,7 +245,7 @@ class Dehazer:
         colours of a wide gamut stay.
         """
         if colour is None:
-            return self.network(picture[None])[0]  # type: ignore[no-any-return]
+            return np.clip(self.network(picture[None])[0], *ANSWER_RANGE)
         srgb = colour.to_srgb(picture, clip=False)
         shown = np.clip(srgb, 0, 1)
         answer = np.clip(self.network(shown[None])[0], 0, 1)

@@ -22,7 +22,7 @@ from dehaze.dehazer import FALLBACK_WORKING_SIZE, Dehazer
 from dehaze.errors import DehazeError, UsageError
 from dehaze.limits import Limits
 from dehaze.models import count_parameters
-from dehaze.upsample import EPS, NOISE_SHARE, PATCH, PATCHES, RESIDUAL_FLOOR
+from dehaze.upsample import ANSWER_RANGE, EPS, NOISE_SHARE, PATCH, PATCHES, RESIDUAL_FLOOR
 from dehaze.version import __version__
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import write_atomically
@@ -75,7 +75,7 @@ class FullResolution(nn.Module):
         height, width = torch.round(size * small / longest).long().clamp(min=1).unbind()
         down, across = _shares(size[0], height), _shares(size[1], width)
         guide = down @ pixels @ across.transpose(0, 1)  # (1, 3, h, w)
-        answer = self.model(guide)
+        answer = self.model(guide).clamp(*ANSWER_RANGE)
         gain, offset = _fit(guide, answer, self.radius, _noise_variance(pixels, size))
         own = small == longest  # the working copy is the picture: gain 0, the answer as offset
         gain = torch.where(own, torch.zeros_like(gain), gain)

@@ -37,6 +37,10 @@ On the same pairs with noise of 4 levels: +1.3 dB; without noise: 0.02 dB lost."
 RESIDUAL_FLOOR = 1e-5
 """Variance added to a window's residual before it becomes a weight: better fits than this are all alike."""
 
+ANSWER_RANGE = (-0.5, 1.5)
+"""Answers are clamped to this before the fit: before colours that it never saw a network may answer in the
+millions, which would spoil all that lies around."""
+
 PATCHES, PATCH = 12, 24
 """Noise is measured in 12 x 12 patches of 24 x 24 pixels."""
 

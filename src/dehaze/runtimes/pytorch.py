@@ -51,12 +51,16 @@ class TorchNetwork:
 
     def forward(self, x: Tensor) -> Tensor:
         """See `dehaze.runtimes.Network`."""
-        half = self._dtype != torch.float32
-        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=half):
-            # Weights are in half precision already; autocast keeps the picture itself and the residual in
-            # float32, as bfloat16 near 1 steps by two 8-bit levels.
-            answer: Tensor = self._model(x)
-        return answer.float()
+        with torch.inference_mode():
+            if self._dtype == torch.float32:
+                return self._model(x)  # type: ignore[no-any-return]
+            with torch.autocast(self._device.type, self._dtype):
+                # Weights are in half precision already; autocast keeps the picture itself and the residual in
+                # float32, as bfloat16 near 1 steps by two 8-bit levels.
+                answer: Tensor = self._model(x).float()
+            if not answer.isfinite().all():  # float16 ends at 65504
+                answer = copy.deepcopy(self._model).float()(x)
+            return answer
 
     def free_memory(self) -> int | None:
         """See `dehaze.runtimes.Network`."""
