@@ -122,6 +122,29 @@ def test_scenes_are_bent_by_powers(generator: torch.Generator) -> None:
     assert float((drifting.log() / depth.log())[:, :, 0, 0].std()) == pytest.approx(0.1, rel=0.2)
 
 
+def test_rectangles_are_painted_in_pure_colours_and_half_of_them_in_front(generator: torch.Generator) -> None:
+    clear, depth = torch.full((400, 3, 30, 40), 0.5), torch.full((400, 1, 30, 40), 0.7)
+    painted, moved = haze.paint(clear, depth, 0.25, generator)
+    touched = (painted != clear).any(1, keepdim=True)
+    chosen = touched.flatten(1).any(1)
+    assert 70 < int(chosen.sum()) < 130
+    rows, columns = touched.any(3)[chosen, 0], touched.any(2)[chosen, 0]
+    assert torch.equal(touched[chosen, 0], rows[:, :, None] & columns[:, None, :])  # each one rectangle
+    for sides, length in ((rows.sum(1), 30), (columns.sum(1), 40)):
+        assert 0.1 * length - 1 <= int(sides.min()) < int(sides.max()) <= 0.6 * length + 1
+    values = painted.permute(0, 2, 3, 1)[touched[:, 0]]
+    assert 0.4 < float(((values == 0) | (values == 1)).float().mean()) < 0.6
+    front = (moved == 0).flatten(1).any(1)
+    assert torch.equal((moved == 0)[front], touched[front])
+    assert torch.equal(moved[~front], depth[~front])
+    assert 0.3 < float(front[chosen].float().mean()) < 0.7
+    colours = [
+        one.permute(1, 2, 0)[mask[0]].unique(dim=0) for one, mask in zip(painted, touched, strict=True)
+    ]
+    assert {len(found) for found in colours} == {0, 1, 2}
+    assert 0.15 < sum(len(found) == 2 for found in colours) / int(chosen.sum()) < 0.45
+
+
 def test_sots_levels_are_the_recovered_rule() -> None:
     betas = pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
     assert betas == haze.SOTS_BETAS

@@ -228,6 +228,16 @@ def test_scenes_can_be_varied(frames: list[Frame]) -> None:
     assert float(spread.max()) < 1e-3
 
 
+def test_scenes_can_be_painted_on(frames: list[Frame]) -> None:
+    plain, painted = (DepthSource(frames, [(24, 32)], painted_share=share) for share in (0.0, 1.0))
+    values = painted.batch(20, (24, 32), torch.Generator().manual_seed(0))
+    pure = ((values["clear"] == 0) | (values["clear"] == 1)).any(1)
+    assert pure.flatten(1).any(1).float().mean() > 0.7
+    in_front = (values["hazy"] == values["clear"]).all(1) & pure
+    assert 0.2 < in_front.flatten(1).any(1).float().mean() < 0.8
+    assert plain.identity != painted.identity
+
+
 def test_zooms_decide_how_much_of_a_frame_a_batch_shows(frames: list[Frame]) -> None:
     """At zoom 1 alone every batch is the whole frame or its mirror image: two pictures a frame."""
     source = DepthSource(frames[:1], [(24, 32)], zooms=(1.0,))

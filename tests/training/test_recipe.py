@@ -139,6 +139,7 @@ def test_unknown_recipe_lists_the_choices() -> None:
         {"clear_share": "1.0"},
         {"white_share": "1.5"},
         {"varied_share": "-0.1"},
+        {"painted_share": "1.1"},
         {"zooms": "[]"},
         {"zooms": "[0.5, 1.0]"},
     ],

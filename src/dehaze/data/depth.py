@@ -157,6 +157,7 @@ class DepthSource:
         zooms: Multiples of the training size, from 1, at which ``whole`` frames are kept; a batch is cut
             from one of them.
         varied_share: Share of pictures whose tones, colours and depth are bent (`dehaze.haze.vary`).
+        painted_share: Share of pictures with a rectangle of pure colours (`dehaze.haze.paint`).
 
     Raises:
         DataError: A picture or depth map cannot be read, or a crop does not fit into every frame.
@@ -174,12 +175,14 @@ class DepthSource:
         white_share: float = 0.0,
         zooms: Sequence[float] = ZOOMS,
         varied_share: float = 0.0,
+        painted_share: float = 0.0,
     ) -> None:
         self.device = torch.device(device)
         self.rule: HazeRule = rule
         self.clear_share = clear_share
         self.white_share = white_share
         self.varied_share = varied_share
+        self.painted_share = painted_share
         self._frames = len(frames)
         self._drawn = not all(f.depth for f in frames)
         self._zooms = tuple(zooms) if view == "whole" else (0.0,)
@@ -198,6 +201,7 @@ class DepthSource:
             "clear_share": str(clear_share),
             "white_share": str(white_share),
             "varied_share": str(varied_share),
+            "painted_share": str(painted_share),
             "zooms": " ".join(map(str, self._zooms)),
             "depth": "drawn" if self._drawn else "given",
             "sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
@@ -215,6 +219,8 @@ class DepthSource:
         clear, depth = self._cut(self._levels[_level_size(size, zoom)], count, size, generator)
         if self.varied_share:
             clear, depth = haze.vary(clear, depth, self.varied_share, generator)
+        if self.painted_share:
+            clear, depth = haze.paint(clear, depth, self.painted_share, generator)
         if n := self._real(count, generator):
             clear = torch.cat((haze.relight(clear[:n], generator), clear[n:]))
         t, air = self._haze(depth, n, generator)

@@ -105,6 +105,8 @@ class Recipe:
             instead of drawn from [0.7, 1].
         varied_share: Share of pictures over clear + depth whose tones, colours and depth are bent
             (`dehaze.haze.vary`).
+        painted_share: Share of pictures over clear + depth with a rectangle of pure colours
+            (`dehaze.haze.paint`).
         precision: ``fp32``; or ``bf16``, autocast where the device has such arithmetic (`dehaze.device`).
         working_size: Long side the finished network works at; 0 for any (None in the checkpoint).
         transfer_radius: Radius in working pixels over which its answers are averaged (`dehaze.upsample.fit`).
@@ -127,6 +129,7 @@ class Recipe:
     clear_share: float = 0.0
     white_share: float = 0.0
     varied_share: float = 0.0
+    painted_share: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     working_size: int = 160
     transfer_radius: int = 1
@@ -289,6 +292,8 @@ def _check(recipe: Recipe) -> None:
         raise UsageError("white_share must be in [0, 1]")
     if not 0 <= recipe.varied_share <= 1:
         raise UsageError("varied_share must be in [0, 1]")
+    if not 0 <= recipe.painted_share <= 1:
+        raise UsageError("painted_share must be in [0, 1]")
     if not recipe.zooms or min(recipe.zooms) < 1:
         raise UsageError("zooms must be numbers from 1, at least one of them")
 

@@ -120,6 +120,7 @@ def _from_depth(
         white_share=recipe.white_share,
         zooms=recipe.zooms,
         varied_share=recipe.varied_share,
+        painted_share=recipe.painted_share,
     )
     return source, [hazy_and_clear(frame) for frame in out]
 
