@@ -264,7 +264,7 @@ def paint(clear: Tensor, depth: Tensor, share: float, generator: torch.Generator
     column, colour = (count, 1, 1, 1), (count, 3, 1, 1)
     chosen = _uniform(column, 0, 1, generator) < share
     for axis, length in ((2, height), (3, width)):
-        side = _uniform(column, 0.1, 0.6, generator)
+        side = _uniform(column, 0.1, 1, generator)
         start = _uniform(column, 0, 1, generator) * (1 - side)
         at = (torch.arange(length, device=clear.device) + 0.5) / length
         at = at.view(-1, 1) if axis == 2 else at
