@@ -33,7 +33,7 @@ FLAGS = (
     *("-O3", "-std=c++20", "-march=native", "-mamx-tile", "-mamx-bf16", "-shared", "-fPIC", "-pthread"),
     *("-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # GCC 12's own header
 )
-ATTENTION = (
+ATTENTION = (  # a block's attentions: parameters and their shapes
     ("channel_attention.reduce.weight", (2, C)),
     ("channel_attention.reduce.bias", (2,)),
     ("channel_attention.expand.weight", (C, 2)),

@@ -31,6 +31,7 @@ import numpy as np
 import student_kernels
 import torch
 import torch.nn.functional as F
+from student_cpu import ATTENTION
 from torch import Tensor, nn
 
 from dehaze import haze
@@ -57,16 +58,8 @@ KEPT = (0.5, 0.8, 0.9)
 class Stacked(nn.Module):
     """A `Student` whose parameters of a kind are one tensor, so that one kernel serves all of them."""
 
-    GROUPS = (
-        ("w1", "channel_attention.reduce.weight", (2, 16)),
-        ("b1", "channel_attention.reduce.bias", (2,)),
-        ("w2", "channel_attention.expand.weight", (16, 2)),
-        ("b2", "channel_attention.expand.bias", (16,)),
-        ("v1", "pixel_attention.reduce.weight", (2, 16)),
-        ("c1", "pixel_attention.reduce.bias", (2,)),
-        ("v2", "pixel_attention.expand.weight", (2,)),
-        ("c2", "pixel_attention.expand.bias", ()),
-    )
+    NAMES = ("w1", "b1", "w2", "b2", "v1", "c1", "v2", "c2")
+    GROUPS = tuple((name, *row) for name, row in zip(NAMES, ATTENTION, strict=True))
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -139,9 +132,12 @@ class Frames:
         size: Height and width of a batch.
         white: Share of airlights that are 1.
         varied: Share of pictures that are bent (`haze.vary`).
+        painted: Share of pictures that are painted on (`haze.paint`).
     """
 
-    def __init__(self, found: list[Frame], size: tuple[int, int], white: float, varied: float) -> None:
+    def __init__(
+        self, found: list[Frame], size: tuple[int, int], white: float, varied: float, painted: float
+    ) -> None:
         sizes = [_level_size(size, zoom) for zoom in RECIPE.zooms]
         with ProcessPoolExecutor(initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             rows = [row for rows in pool.map(partial(_views, sizes), found, chunksize=8) for row in rows]
@@ -149,7 +145,7 @@ class Frames:
         level = _stack([p for p, _ in rows], [d[None] for _, d in rows], DEVICE)
         self.pictures, self.depth = level.pictures.permute(0, 2, 3, 1), level.depth[:, 0]
         self.sizes = level.sizes.to(DEVICE)
-        self.size, self.white, self.varied = size, white, varied
+        self.size, self.white, self.varied, self.painted = size, white, varied, painted
         self.edge = torch.tensor(size, device=DEVICE)
         self.rows, self.columns = (torch.arange(side, device=DEVICE) for side in size)
         self.generator = torch.cuda.default_generators[0] if GPU else torch.default_generator
@@ -167,6 +163,8 @@ class Frames:
         depth = (self.depth[at].float() / 255)[:, None]
         if self.varied:
             clear, depth = haze.vary(clear, depth, self.varied, self.generator)
+        if self.painted:
+            clear, depth = haze.paint(clear, depth, self.painted, self.generator)
         air, beta = haze.sample_its(n, self.generator, DEVICE, self.white)
         t = haze.transmission(depth, beta, torch.ones_like(beta))
         hazy = haze.add_haze(clear, t, air)
@@ -381,6 +379,7 @@ def _publish(options: argparse.Namespace, name: str, run: Run, header: Header, s
         optimiser=replace(OPTIMISER, lr=options.lr),
         white_share=options.white_share,
         varied_share=options.varied_share,
+        painted_share=options.painted_share,
         seed=options.seed,
     )
     kept = replace(
@@ -415,6 +414,7 @@ def _options() -> argparse.Namespace:
         command.add_argument("--init", default="student", help="checkpoint to start from")
         command.add_argument("--white-share", type=float, default=0.9)
         command.add_argument("--varied-share", type=float, default=RECIPE.varied_share)
+        command.add_argument("--painted-share", type=float, default=RECIPE.painted_share)
         command.add_argument("--seed", type=int, default=1)
         command.add_argument("--size", type=_size, default=(120, 160), metavar="WxH")
     return parser.parse_args()
@@ -430,7 +430,8 @@ def main() -> None:
     if not isinstance(model, Student):
         sys.exit(f"{options.init} is no student")
     found = find_frames(options.clear, options.depth) if options.command == "train" else []
-    frames = Frames(found, options.size, options.white_share, options.varied_share)
+    shares = options.white_share, options.varied_share, options.painted_share
+    frames = Frames(found, options.size, *shares)
     student = model.float().requires_grad_(True)
     if not gradient_is_right(student, frames, *((22, 8) if GPU else (2, 1))):
         sys.exit("the kernels' gradient is wrong here")
