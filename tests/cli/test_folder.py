@@ -219,7 +219,7 @@ def test_an_output_that_leads_back_to_an_original_is_refused(capsys: pytest.Capt
     Path("trip_dehazed/a.jpg").symlink_to("../trip/a.jpg")
     original = Path("trip/a.jpg").read_bytes()
     assert main(["folder", "trip", "-y"]) == 2
-    assert "is a link to the input" in capsys.readouterr().err
+    assert "and the original trip/a.jpg are one file" in capsys.readouterr().err
     assert Path("trip/a.jpg").read_bytes() == original
 
 
@@ -241,6 +241,19 @@ def test_a_gallery_of_nothing_and_of_names_that_are_no_text(capsys: pytest.Captu
     Path("trip/a.jpg").rename(os.fsdecode(b"odd/caf\xe9.jpg"))
     assert main(["folder", "odd", "--gallery"]) == 0
     assert "caf?.jpg" in Path("odd_dehazed/gallery.html").read_text(encoding="utf-8")
+
+
+def test_what_an_earlier_run_left_under_a_name_that_is_shared_now_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["folder", "trip", "-f", "png"]) == 0
+    make("a.png")
+    capsys.readouterr()
+    assert main(["folder", "trip", "-f", "png"]) == 0
+    assert "note: trip_dehazed/a.png is from an earlier run: several files share that name now" in (
+        capsys.readouterr().err
+    )
+    assert tree() == ["a.png", "a_jpg.png", "a_png.png", "b.png"]
 
 
 def test_a_choice_that_leaves_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:

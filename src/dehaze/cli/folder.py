@@ -267,6 +267,11 @@ def _say_plan(plan: Plan, out: Output, *, recursive: bool, narrowed: bool) -> No
         out.note(f"left alone, as neither photos nor videos: {kinds}{more}")
     if plan.own:
         out.note(f"left alone, as dehaze made them: {plan.own}")
+    for path in plan.stale:
+        out.note(
+            f"{path} is from an earlier run: several files share that name now, "
+            "and their answers have names of their own"
+        )
 
 
 def _say_dry_run(plan: Plan, out: Output) -> None:
