@@ -469,6 +469,14 @@ def test_an_output_directory_that_cannot_be_made(trip: Path) -> None:
         work(plan_folder(trip, trip.parent / "file" / "out"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_an_output_directory_that_leads_to_itself(trip: Path) -> None:
+    loop = trip.parent / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(DehazeError, match="cannot make the directory"):
+        work(plan_folder(trip, loop))
+
+
 def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Count the photos that are read and not yet written."""
     lock, held, most = threading.Lock(), 0, 0

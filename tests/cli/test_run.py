@@ -265,6 +265,15 @@ def test_some_inputs_failed(capsys: pytest.CaptureFixture[str]) -> None:
     assert files() == ["a.png", "a_dehazed.png", "c.png", "c_dehazed.png"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need rights there")
+def test_a_link_that_leads_to_itself_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    make("a.png")
+    Path("c.png").symlink_to("c.png")
+    assert main(["run", "a.png", "c.png", "-o", "out/"]) == 3
+    assert "error: c.png cannot be read: Too many levels of symbolic links" in capsys.readouterr().err
+    assert Path("out/a.png").is_file()
+
+
 def test_all_inputs_failed() -> None:
     assert main(["run", "a.png", "b.png"]) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -188,6 +189,11 @@ def _refuse_collisions(jobs: Iterable[Job], overwrite: bool) -> None:
                         f"the output {path} is not a file that can be replaced", "use '-' for stdout"
                     )
                 existing.append(path)
+            elif _leads_to_itself(path):
+                raise UsageError(
+                    f"the output {path} is a link that leads to itself",
+                    "remove the link, or choose another name",
+                )
     if existing and not overwrite:
         several = f"{len(existing)} outputs already exist, {existing[0]} first"
         raise UsageError(
@@ -203,10 +209,18 @@ def _refuse_missing_directories(jobs: Iterable[Job]) -> None:
                 raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
 
 
+def _leads_to_itself(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
 def _identity(path: Path) -> object:
     """What all names of one file share, links included; for a file to be made its full path."""
     try:
         found = path.stat()
     except OSError:
-        return os.path.normcase(path.resolve())
+        return os.path.normcase(os.path.realpath(path))  # resolve() fails on links that lead to themselves
     return found.st_dev, found.st_ino

@@ -135,7 +135,7 @@ def plan_folder(
         if not named.name:
             raise UsageError(f"there is no place beside {root} for the output", "name a directory with -o")
         output = named.with_name(named.name + _OWN)
-    _check_output(root.resolve(), output)
+    _check_output(root, output)
     plan = Plan(root, output, shard)
     found = sorted(_walk(plan, recursive, globs), key=lambda path: path.relative_to(root).as_posix())
     everything = _jobs(found, plan, format, compare=compare)
@@ -167,7 +167,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _check_output(root: Path, output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise UsageError(f"the output {output} is a file, expected a directory")
-    if output.resolve() == root:
+    if os.path.realpath(output) == os.path.realpath(root):
         raise UsageError(f"the output {output} is the input itself", "choose another directory with -o")
 
 
@@ -197,7 +197,7 @@ def _walk(plan: Plan, recursive: bool, globs: Sequence[str]) -> Iterator[Path]:
 
     Links to directories are followed, but none is entered twice.
     """
-    own = plan.output.resolve()
+    own = os.path.realpath(plan.output)
     seen: set[tuple[int, int]] = set()
     waiting, links = [plan.root], list[Path]()
     while waiting or links:
@@ -209,7 +209,7 @@ def _walk(plan: Plan, recursive: bool, globs: Sequence[str]) -> Iterator[Path]:
         except OSError as error:
             plan.unreadable.append((directory, error.strerror or str(error)))
             continue
-        if (status.st_dev, status.st_ino) in seen or directory.resolve() == own:
+        if (status.st_dev, status.st_ino) in seen or os.path.realpath(directory) == own:
             continue
         seen.add((status.st_dev, status.st_ino))
         names = {entry.name for entry in entries}
