@@ -94,6 +94,7 @@ def test_help_names_every_command_and_exit_status(capsys: pytest.CaptureFixture[
         assert words in text
 
 
+FULL = "open('/dev/full', 'w')"
 MODEL_FLAGS = "--model -m --device -d --precision --resolution"
 PICTURE_FLAGS = "--format -f --quality --metadata --bit-depth --max-pixels --strength --tile --compare"
 MESSAGE_FLAGS = "--json --quiet -q --no-progress --debug"
@@ -226,6 +227,45 @@ def test_json_failures_are_objects_too(capsys: pytest.CaptureFixture[str]) -> No
         "hint": "list them",
         "exit_status": 4,
     }
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--json"], ["run", "a.jpg", "--json", "--quality", "abc"], ["rnu", "--json"]]
+)
+def test_what_the_parser_refuses_is_an_object_too(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == ExitStatus.USAGE
+    record = json.loads(capsys.readouterr().out)
+    assert set(record) == {"error", "hint", "exit_status"}
+    assert record["exit_status"] == ExitStatus.USAGE
+
+
+@pytest.mark.parametrize(
+    ("call", "stdout", "said"),
+    [
+        ("record({})", FULL, "stdout cannot be written: No space left on device"),
+        ("table(['x'], [[1]])", FULL, "stdout cannot be written: No space left on device"),
+        ("record({})", "None", "there is no stdout to write to: it is closed"),
+        ("unknown", FULL, "unexpected AttributeError"),
+        ("data('x')", "None", "there is no stdout to write to: it is closed"),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_stdout_that_takes_nothing_is_one_sentence(call: str, stdout: str, said: str) -> None:
+    code = (
+        "import sys, typer; from dehaze.cli import output, errors; app = typer.Typer()\n"
+        "@app.command()\n"
+        f"def talk(): output.start(as_json=True).{call}\n"
+        f"sys.stdout = {stdout}\n"
+        "status = errors.run(app, [])\n"
+        "sys.stdout = sys.__stdout__\n"
+        "sys.exit(status)"
+    )
+    done = python(code)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {said}")
+    assert "Traceback" not in done.stderr.partition("Exception ignored")[0]
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -272,6 +273,21 @@ def test_a_link_that_leads_to_itself_does_not_stop_the_others(capsys: pytest.Cap
     assert main(["run", "a.png", "c.png", "-o", "out/"]) == 3
     assert "error: c.png cannot be read: Too many levels of symbolic links" in capsys.readouterr().err
     assert Path("out/a.png").is_file()
+
+
+def test_stdout_that_cannot_be_written_ends_the_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("a.png")
+    make("b.png")
+
+    def full(_text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys.stdout, "write", full)
+    assert main(["run", "a.png", "b.png", "--json"]) == 1
+    assert capsys.readouterr().err == "error: stdout cannot be written: No space left on device\n"
+    assert files() == ["a.png", "a_dehazed.png", "b.png"]
 
 
 def test_all_inputs_failed() -> None:

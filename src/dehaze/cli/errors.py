@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import IntEnum
 from types import FrameType
 from typing import Any, NamedTuple
@@ -42,7 +44,8 @@ class Failure(NamedTuple):
 
 def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run an application; whatever goes wrong is said in one sentence and an exit status."""
-    output.start()
+    words = sys.argv[1:] if arguments is None else arguments
+    output.start(as_json="--json" in words)  # what the parser refuses is an object, too
     _terminate_like_interrupt()
     try:
         status = typer.main.get_command(app).main(arguments, prog_name="dehaze", standalone_mode=False)
@@ -61,7 +64,8 @@ def fail(error: Exception) -> int:
         return ExitStatus.DONE
     failure = explain(error)
     report(error, failure)
-    output.current().record(failure.record())
+    with suppress(output.StdoutError, BrokenPipeError):  # what is wrong has been said on stderr
+        output.current().record(failure.record())
     return failure.status
 
 

@@ -151,7 +151,7 @@ def run_all(
             try:
                 _say_done(job, work(job), out)
                 statuses.append(int(ExitStatus.DONE))
-            except BrokenPipeError:
+            except (BrokenPipeError, output.StdoutError):
                 raise
             except Exception as error:
                 failure = explain(error)
