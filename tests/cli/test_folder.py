@@ -230,7 +230,7 @@ def test_the_root_directory_has_no_place_beside_it(capsys: pytest.CaptureFixture
 
 def test_bits_that_the_format_lacks_are_refused_before_any_work(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["folder", "trip", "-f", "jpg", "--bit-depth", "16"]) == 2
-    assert "jpg does not hold 16 bits" in capsys.readouterr().err
+    assert "JPEG does not hold 16 bits" in capsys.readouterr().err
     assert not Path("trip_dehazed").exists()
 
 

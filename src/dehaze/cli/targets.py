@@ -127,12 +127,32 @@ def _output(
             raise UsageError(
                 "a picture from stdin has no name: give its output one", f"use: -o {directory / 'clear.png'}"
             )
-        return directory / (source.stem + output_suffix(format, source.suffix))
+        return directory / (source.stem + output_suffix(format, _suffix(source)))
     if target is not None:
         _refuse_format(Path(target), source, format)
         return Path(target)
     assert source is not None
-    return source.with_name(f"{source.stem}_dehazed{output_suffix(format, source.suffix)}")
+    # with_name() fails on ".", of which reading says what it is
+    return source.parent / f"{source.stem}_dehazed{output_suffix(format, _suffix(source))}"
+
+
+def is_stream(path: Path) -> bool:
+    """Whether it is a pipe or a device, which can be read only once."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _suffix(source: Path) -> str:
+    """The end of a picture's name; where that names no format, the one of what the file holds."""
+    from dehaze.photo.formats import FORMATS, PHOTO_SUFFIXES, START_BYTES, recognise
+
+    if source.suffix.lower() in PHOTO_SUFFIXES or is_stream(source):
+        return source.suffix
+    try:
+        with source.open("rb") as file:
+            found = recognise(file.read(START_BYTES))
+    except OSError:  # reading it will say so
+        return source.suffix
+    return source.suffix if found is None else FORMATS[found].suffixes[0]
 
 
 def _refuse_format(output: Path, source: Path | None, format: str | None) -> None:
@@ -144,7 +164,7 @@ def _refuse_format(output: Path, source: Path | None, format: str | None) -> Non
     named = output_format(None, output.suffix, "PNG")
     if format is None or (format == "same" and source is None):
         return
-    asked = output_format(None, output_suffix(format, "" if source is None else source.suffix), "PNG")
+    asked = output_format(None, output_suffix(format, "" if source is None else _suffix(source)), "PNG")
     if asked is not named:
         raise UsageError(
             f"the output {output} is named {named.name}, but --format {format} makes it {asked.name}",
