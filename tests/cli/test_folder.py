@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -232,6 +233,35 @@ def test_bits_that_the_format_lacks_are_refused_before_any_work(capsys: pytest.C
     assert main(["folder", "trip", "-f", "jpg", "--bit-depth", "16"]) == 2
     assert "JPEG does not hold 16 bits" in capsys.readouterr().err
     assert not Path("trip_dehazed").exists()
+
+
+def test_a_dry_run_fails_where_the_run_would(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["folder", "trip", "--dry-run"], ["folder", "trip"]):
+        assert main([*command, "--bit-depth", "16", "--json"]) == 3
+        failed, *rest = records(capsys)
+        assert (failed["input"], failed["status"], failed["exit_status"]) == ("trip/a.jpg", "failed", 2)
+        assert [record["input"] for record in rest] == ["trip/b.png"]
+
+
+def test_a_directory_that_cannot_be_listed_is_said_in_any_case(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Path) -> Any:
+        if Path(path).name == "day1":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for more in (["--dry-run"], []):
+        assert main(["folder", "trip", "-r", "-q", "--json", *more]) == 3
+        streams = capsys.readouterr()
+        assert streams.err.startswith("error: trip/day1 cannot be listed: Permission denied\nhint: ")
+        failed = next(r for r in map(json.loads, streams.out.splitlines()) if r["status"] == "failed")
+        assert (failed["input"], failed["exit_status"]) == ("trip/day1", 1)
+        assert failed["hint"]
+        assert streams.err.count("error: ") == 1
 
 
 def test_a_gallery_of_nothing_and_of_names_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
