@@ -286,6 +286,19 @@ def test_what_an_earlier_run_left_under_a_name_that_is_shared_now_is_said(
     assert tree() == ["a.png", "a_jpg.png", "a_png.png", "b.png"]
 
 
+def test_a_gallery_that_cannot_be_written_is_named_after_what_was_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_gallery: object, path: Path, *_words: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", f"{path.parent}/.1234.part")
+
+    monkeypatch.setattr("dehaze.gallery.Gallery.write", full)
+    assert main(["folder", "trip", "--gallery"]) == 1
+    summary, error = capsys.readouterr().err.splitlines()
+    assert summary.startswith("trip_dehazed: 2 done, ")
+    assert error == "error: trip_dehazed/gallery.html cannot be written: No space left on device"
+
+
 def test_a_choice_that_leaves_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["folder", "trip", "--glob", "*.bmp"]) == 0
     assert "no photos or videos that --glob and --shard choose" in capsys.readouterr().err

@@ -196,9 +196,7 @@ class _Run:
             out.detail(f"photos, work of all threads (the stages overlap): {stages}")
 
     def finish(self) -> None:
-        """Write the gallery, and sum up."""
-        if self._album is not None and self._plan.jobs:
-            self._write_gallery(self._album)
+        """Sum up, and write the gallery."""
         skipped = sum(job.exists for job in self._plan.jobs)
         parts = [f"{self._done} done"]
         if skipped:
@@ -209,6 +207,8 @@ class _Run:
         self._out.line(f"{self._plan.output}: {', '.join(parts)}, {seconds:.1f} s, {self._rate:.1f} files/s")
         for name, message in self._failures:
             self._out.line(f"  failed: {message if name in message else f'{name}: {message}'}")
+        if self._album is not None and self._plan.jobs:
+            self._write_gallery(self._album)
 
     @property
     def _rate(self) -> float:
