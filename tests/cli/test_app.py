@@ -17,7 +17,7 @@ import typer
 from dehaze.cli import main, output
 from dehaze.cli.app import COMMANDS, help_of
 from dehaze.cli.errors import ExitStatus, run
-from dehaze.errors import DehazeError, ModelError, PhotoError, UsageError
+from dehaze.errors import DataError, DehazeError, ModelError, PhotoError, UsageError
 from dehaze.version import __version__
 
 HEAVY = ("torch", "cv2", "numpy", "av", "PIL", "huggingface_hub", "matplotlib", "onnxruntime")
@@ -179,10 +179,19 @@ def test_names_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == "error: a\\x1b[31m.jpg\\r\\x9b2J\nhint: café\nthen\n"
 
 
+def test_a_name_with_a_line_break_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    out = output.start(verbose=True)
+    for say in (out.line, out.detail, out.note, out.warning):
+        say("a\nb.jpg")
+    assert [line.endswith("a\\nb.jpg") for line in capsys.readouterr().err.splitlines()] == [True] * 4
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
         (DehazeError("it failed"), 1, "error: it failed\n"),
+        (PhotoError("there is no file a\nb.jpg"), 1, "error: there is no file a\\nb.jpg\n"),
+        (DataError("these lack:\n  a"), 1, "error: these lack:\n  a\n"),
         (PhotoError("no picture", "look elsewhere"), 1, "error: no picture\nhint: look elsewhere\n"),
         (UsageError("not so"), 2, "error: not so\n"),
         (ModelError("no such model"), 4, "error: no such model\n"),
@@ -197,6 +206,15 @@ def test_every_end_has_its_sentence_and_status(
 ) -> None:
     assert run(app_raising(error), []) == status
     assert capsys.readouterr() == ("", said)
+
+
+def test_a_second_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*_words: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(output.Output, "error", again)
+    for error in (KeyboardInterrupt(), PhotoError("no picture")):
+        assert run(app_raising(error), []) == ExitStatus.INTERRUPTED
 
 
 @pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA")])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import typer
 
 from dehaze.cli import output
-from dehaze.errors import DehazeError
+from dehaze.errors import DataError, DehazeError
 
 
 class ExitStatus(IntEnum):
@@ -48,13 +48,20 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     output.start(as_json="--json" in words)  # what the parser refuses is an object, too
     _terminate_like_interrupt()
     try:
-        status = typer.main.get_command(app).main(arguments, prog_name="dehaze", standalone_mode=False)
-    except Exception as error:
-        return fail(error)
+        status = _command(app, arguments)
     except KeyboardInterrupt:
         status = ExitStatus.INTERRUPTED
     if status == ExitStatus.INTERRUPTED:
-        output.current().error("interrupted")
+        with suppress(KeyboardInterrupt):  # once more, while Rich is imported
+            output.current().error("interrupted")
+    return status
+
+
+def _command(app: typer.Typer, arguments: Sequence[str] | None) -> int:
+    try:
+        status = typer.main.get_command(app).main(arguments, prog_name="dehaze", standalone_mode=False)
+    except Exception as error:
+        return fail(error)
     return status if isinstance(status, int) else ExitStatus.DONE
 
 
@@ -74,7 +81,10 @@ def report(error: Exception, failure: Failure) -> None:
     out = output.current()
     if out.debug:
         out.console.print("".join(traceback.format_exception(error)), markup=False, end="")
-    out.error(failure.message, failure.hint)
+    words = failure.message, failure.hint
+    if not isinstance(error, DataError):  # reports of data sets have several lines
+        words = output.one_line(failure.message), output.one_line(failure.hint)
+    out.error(*words)
 
 
 def explain(error: Exception) -> Failure:

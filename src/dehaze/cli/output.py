@@ -25,6 +25,11 @@ _LAST_COLUMN = 24
 Unit = Literal["files", "frames", "steps", "bytes"]
 
 
+def one_line(text: str) -> str:
+    """Escape line breaks, which names of files may hold."""
+    return text.replace("\n", "\\n")
+
+
 class StdoutError(DehazeError):
     """Data could not be written to stdout, so the command cannot go on."""
 
@@ -136,27 +141,27 @@ class Output:
     def line(self, text: str) -> None:
         """Say what was done, one line on stderr; silent with --quiet and --json."""
         if not self.quiet and not self.as_json:
-            self._say(text)
+            self._say(one_line(text))
 
     def detail(self, text: str) -> None:
         """Say more, on stderr, with --verbose only."""
         if self.verbose:
-            self._say(text, style="dim")
+            self._say(one_line(text), style="dim")
 
     def note(self, text: str) -> None:
         """Say on stderr what a user may want to know though nothing is wrong; silent with --quiet."""
         if not self.quiet:
-            self._say(text, label="note", style="cyan")
+            self._say(one_line(text), label="note", style="cyan")
 
     def warning(self, text: str) -> None:
         """Say on stderr what a user must know though the work goes on; the same words only once."""
         if text in self._warned:
             return
         self._warned.add(text)
-        self._say(text, label="warning", style="yellow")
+        self._say(one_line(text), label="warning", style="yellow")
 
     def error(self, message: str, hint: str = "") -> None:
-        """Say on stderr what failed, and what to do next."""
+        """Say on stderr what failed, in as many lines as it has, and what to do next."""
         self._say(message, label="error", style="bold red")
         if hint:
             self._say(hint, label="hint", style="cyan")
