@@ -447,6 +447,9 @@ def test_a_full_disk_ends_the_work_with_what_to_do(trip: Path, monkeypatch: pyte
         work(plan_folder(trip, recursive=True), threads=1)
     assert "run the same command again" in caught.value.hint
     assert len(written) < 5
+    assert [
+        thread.name for thread in threading.enumerate() if thread.name.startswith(("read", "write"))
+    ] == []
 
 
 def test_an_output_directory_that_vanishes_is_not_made_again(trip: Path) -> None:
