@@ -208,6 +208,17 @@ def test_every_end_has_its_sentence_and_status(
     assert capsys.readouterr() == ("", said)
 
 
+def test_an_interrupt_while_the_command_is_imported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_called: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dehaze.cli.app.build_app", interrupted)
+    assert main(["run", "a.jpg"]) == ExitStatus.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_a_second_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def again(*_words: str) -> None:
         raise KeyboardInterrupt

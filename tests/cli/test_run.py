@@ -423,7 +423,7 @@ def test_dry_run_does_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: p
         (["-m", "a.onnx", "--precision", "bf16"], 2, "a.onnx computes in fp32; precision bf16"),
         (["--bit-depth", "16", "-o", "b.jpg"], 2, "JPEG does not hold 16 bits a sample"),
         (["--bit-depth", "16", "-f", "same", "-o", "clear/"], 2, "WEBP does not hold 16 bits a sample"),
-        (["nowhere.png"], 3, "nowhere.png"),
+        (["nowhere.png"], 3, "there is no file nowhere.png"),
         (["."], 3, "error: . "),
         (["raw.dng"], 3, "raw.dng"),
         (["text.png"], 3, "text.png is not a picture that dehaze can read"),

@@ -101,6 +101,8 @@ class Files:
             try:
                 with job.source.open("rb") as file:
                     found = recognise(file.read(START_BYTES))
+            except FileNotFoundError as error:
+                raise PhotoError(f"there is no file {job.source}") from error
             except OSError as error:
                 raise PhotoError(f"{job.source} cannot be read: {error.strerror}") from error
             if found == "TIFF" and job.source.suffix.lower() in RAW_SUFFIXES:

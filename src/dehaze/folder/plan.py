@@ -173,12 +173,12 @@ def _check_output(root: Path, output: Path) -> None:
 
 def _refuse_originals(jobs: Sequence[Job], everything: Sequence[Job]) -> None:
     """Refuse outputs that are originals, by whatever name: a link, another directory's or another case."""
-    outputs = [(path, found) for job in jobs for path in job.outputs if (found := _identity(path))]
+    outputs = [(path, job, found) for job in jobs for path in job.outputs if (found := _identity(path))]
     originals = {_identity(job.source): job.source for job in everything} if outputs else {}
-    for path, found in outputs:
+    for path, job, found in outputs:
         if found in originals:
             raise UsageError(
-                f"the output {path} and the original {originals[found]} are one file",
+                f"the output {path} of {job.source} and the original {originals[found]} are one file",
                 "choose another directory with -o",
             )
 
