@@ -192,9 +192,39 @@ def test_outputs_of_one_name_all_survive(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png", "a.bmp", "b.jpg"):
         make(root / name)
     plan = plan_folder(root, format="png")
-    assert targets(plan) == {"a.bmp": "a_bmp.png", "a.jpg": "a_jpg.png", "a.png": "a.png", "b.jpg": "b.png"}
+    assert targets(plan) == {
+        **{"a.bmp": "a_bmp.png", "a.jpg": "a_jpg.png", "a.png": "a_png.png"},
+        "b.jpg": "b.png",
+    }
     work(plan)
-    assert tree(plan.output) == ["a.png", "a_bmp.png", "a_jpg.png", "b.png"]
+    assert tree(plan.output) == ["a_bmp.png", "a_jpg.png", "a_png.png", "b.png"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_names_do_not_depend_on_what_globs_choose(tmp_path: Path, overwrite: bool) -> None:
+    make(tmp_path / "trip" / "x.jpg", level=50)
+    make(tmp_path / "trip" / "x.png", level=200)
+    for glob in ("*.jpg", "*.png", "*", "*.jpg"):
+        work(plan_folder(tmp_path / "trip", globs=[glob], format="png", overwrite=overwrite))
+    output = tmp_path / "trip_dehazed"
+    assert tree(output) == ["x_jpg.png", "x_png.png"]
+    assert level(output / "x_jpg.png") == pytest.approx(70, abs=1)
+    assert level(output / "x_png.png") == 220
+
+
+@pytest.mark.parametrize(("first", "second"), [("a.gif", "a.png"), ("clip.wmv", "clip.mp4")])
+def test_a_later_arrival_gets_its_own_answer(tmp_path: Path, first: str, second: str) -> None:
+    root = tmp_path / "trip"
+    root.mkdir()
+    (root / first).write_bytes(b"x")
+    plan = plan_folder(root)
+    plan.output.mkdir()
+    (plan.jobs[0].target).write_bytes(b"answer to the first")
+    (root / second).write_bytes(b"x")
+    again = plan_folder(root)
+    assert again.todo == again.jobs
+    assert plan.jobs[0].target not in [job.target for job in again.jobs]
+    assert (again.stale, plan.stale) == ([plan.jobs[0].target], [])
 
 
 def test_names_that_still_collide_are_refused(tmp_path: Path) -> None:
@@ -203,6 +233,32 @@ def test_names_that_still_collide_are_refused(tmp_path: Path) -> None:
         make(root / name)
     with pytest.raises(UsageError, match=r"a\.jpg and .*a_jpg\.png would both be written to"):
         plan_folder(root, format="png")
+
+
+def test_names_that_collide_are_refused_whichever_globs_choose(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "a_jpg.png", "b.jpg"):
+        make(tmp_path / "trip" / name)
+    with pytest.raises(UsageError, match="would both be written to"):
+        plan_folder(tmp_path / "trip", format="png", globs=["a.jpg"])
+    assert names(plan_folder(tmp_path / "trip", format="png", globs=["b.jpg"])) == ["b.jpg"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("how", ["within", "link", "hard link"])
+def test_an_original_is_never_an_output(tmp_path: Path, how: str, overwrite: bool) -> None:
+    root, output = tmp_path / "in", tmp_path / "out"
+    original = make(root / "sub" / "a.jpg")
+    if how == "within":
+        make(root / "in" / "sub" / "a.jpg")
+        output = tmp_path
+    if how == "link":
+        output.mkdir()
+        (output / "sub").symlink_to(root / "sub")
+    if how == "hard link":
+        (output / "sub").mkdir(parents=True)
+        os.link(original, output / "sub" / "a.jpg")
+    with pytest.raises(UsageError, match=r"original .* are one file"):
+        plan_folder(root, output, recursive=True, overwrite=overwrite)
 
 
 def test_a_before_and_after_picture_must_not_be_another_output(tmp_path: Path) -> None:
@@ -391,6 +447,9 @@ def test_a_full_disk_ends_the_work_with_what_to_do(trip: Path, monkeypatch: pyte
         work(plan_folder(trip, recursive=True), threads=1)
     assert "run the same command again" in caught.value.hint
     assert len(written) < 5
+    assert [
+        thread.name for thread in threading.enumerate() if thread.name.startswith(("read", "write"))
+    ] == []
 
 
 def test_an_output_directory_that_vanishes_is_not_made_again(trip: Path) -> None:
@@ -411,6 +470,14 @@ def test_an_output_directory_that_cannot_be_made(trip: Path) -> None:
     (trip.parent / "file").write_bytes(b"x")
     with pytest.raises(DehazeError, match="cannot make the directory"):
         work(plan_folder(trip, trip.parent / "file" / "out"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_an_output_directory_that_leads_to_itself(trip: Path) -> None:
+    loop = trip.parent / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(DehazeError, match="cannot make the directory"):
+        work(plan_folder(trip, loop))
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:

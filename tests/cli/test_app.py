@@ -17,7 +17,7 @@ import typer
 from dehaze.cli import main, output
 from dehaze.cli.app import COMMANDS, help_of
 from dehaze.cli.errors import ExitStatus, run
-from dehaze.errors import DehazeError, ModelError, PhotoError, UsageError
+from dehaze.errors import DataError, DehazeError, ModelError, PhotoError, UsageError
 from dehaze.version import __version__
 
 HEAVY = ("torch", "cv2", "numpy", "av", "PIL", "huggingface_hub", "matplotlib", "onnxruntime")
@@ -94,6 +94,7 @@ def test_help_names_every_command_and_exit_status(capsys: pytest.CaptureFixture[
         assert words in text
 
 
+FULL = "open('/dev/full', 'w')"
 MODEL_FLAGS = "--model -m --device -d --precision --resolution"
 PICTURE_FLAGS = "--format -f --quality --metadata --bit-depth --max-pixels --strength --tile --compare"
 MESSAGE_FLAGS = "--json --quiet -q --no-progress --debug"
@@ -178,10 +179,19 @@ def test_names_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == "error: a\\x1b[31m.jpg\\r\\x9b2J\nhint: café\nthen\n"
 
 
+def test_a_name_with_a_line_break_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    out = output.start(verbose=True)
+    for say in (out.line, out.detail, out.note, out.warning):
+        say("a\nb.jpg")
+    assert [line.endswith("a\\nb.jpg") for line in capsys.readouterr().err.splitlines()] == [True] * 4
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
         (DehazeError("it failed"), 1, "error: it failed\n"),
+        (PhotoError("there is no file a\nb.jpg"), 1, "error: there is no file a\\nb.jpg\n"),
+        (DataError("these lack:\n  a"), 1, "error: these lack:\n  a\n"),
         (PhotoError("no picture", "look elsewhere"), 1, "error: no picture\nhint: look elsewhere\n"),
         (UsageError("not so"), 2, "error: not so\n"),
         (ModelError("no such model"), 4, "error: no such model\n"),
@@ -196,6 +206,26 @@ def test_every_end_has_its_sentence_and_status(
 ) -> None:
     assert run(app_raising(error), []) == status
     assert capsys.readouterr() == ("", said)
+
+
+def test_an_interrupt_while_the_command_is_imported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_called: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dehaze.cli.app.build_app", interrupted)
+    assert main(["run", "a.jpg"]) == ExitStatus.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_second_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*_words: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(output.Output, "error", again)
+    for error in (KeyboardInterrupt(), PhotoError("no picture")):
+        assert run(app_raising(error), []) == ExitStatus.INTERRUPTED
 
 
 @pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA")])
@@ -226,6 +256,45 @@ def test_json_failures_are_objects_too(capsys: pytest.CaptureFixture[str]) -> No
         "hint": "list them",
         "exit_status": 4,
     }
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--json"], ["run", "a.jpg", "--json", "--quality", "abc"], ["rnu", "--json"]]
+)
+def test_what_the_parser_refuses_is_an_object_too(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == ExitStatus.USAGE
+    record = json.loads(capsys.readouterr().out)
+    assert set(record) == {"error", "hint", "exit_status"}
+    assert record["exit_status"] == ExitStatus.USAGE
+
+
+@pytest.mark.parametrize(
+    ("call", "stdout", "said"),
+    [
+        ("record({})", FULL, "stdout cannot be written: No space left on device"),
+        ("table(['x'], [[1]])", FULL, "stdout cannot be written: No space left on device"),
+        ("record({})", "None", "there is no stdout to write to: it is closed"),
+        ("unknown", FULL, "unexpected AttributeError"),
+        ("data('x')", "None", "there is no stdout to write to: it is closed"),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_stdout_that_takes_nothing_is_one_sentence(call: str, stdout: str, said: str) -> None:
+    code = (
+        "import sys, typer; from dehaze.cli import output, errors; app = typer.Typer()\n"
+        "@app.command()\n"
+        f"def talk(): output.start(as_json=True).{call}\n"
+        f"sys.stdout = {stdout}\n"
+        "status = errors.run(app, [])\n"
+        "sys.stdout = sys.__stdout__\n"
+        "sys.exit(status)"
+    )
+    done = python(code)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {said}")
+    assert "Traceback" not in done.stderr.partition("Exception ignored")[0]
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

@@ -63,6 +63,7 @@ def test_file_that_exists_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], 2),
         (["-o", "."], 2),
+        (["-o", "nowhere/x.onnx"], 2),
         (["-o", "x.onnx", "--part", "half"], 2),
         (["-o", "x.onnx", "-m", "missing.safetensors"], 4),
     ],

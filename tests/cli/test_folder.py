@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -219,7 +220,10 @@ def test_an_output_that_leads_back_to_an_original_is_refused(capsys: pytest.Capt
     Path("trip_dehazed/a.jpg").symlink_to("../trip/a.jpg")
     original = Path("trip/a.jpg").read_bytes()
     assert main(["folder", "trip", "-y"]) == 2
-    assert "is a link to the input" in capsys.readouterr().err
+    assert (
+        "the output trip_dehazed/a.jpg of trip/a.jpg and the original trip/a.jpg are one"
+        in capsys.readouterr().err
+    )
     assert Path("trip/a.jpg").read_bytes() == original
 
 
@@ -230,8 +234,37 @@ def test_the_root_directory_has_no_place_beside_it(capsys: pytest.CaptureFixture
 
 def test_bits_that_the_format_lacks_are_refused_before_any_work(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["folder", "trip", "-f", "jpg", "--bit-depth", "16"]) == 2
-    assert "jpg does not hold 16 bits" in capsys.readouterr().err
+    assert "JPEG does not hold 16 bits" in capsys.readouterr().err
     assert not Path("trip_dehazed").exists()
+
+
+def test_a_dry_run_fails_where_the_run_would(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["folder", "trip", "--dry-run"], ["folder", "trip"]):
+        assert main([*command, "--bit-depth", "16", "--json"]) == 3
+        failed, *rest = records(capsys)
+        assert (failed["input"], failed["status"], failed["exit_status"]) == ("trip/a.jpg", "failed", 2)
+        assert [record["input"] for record in rest] == ["trip/b.png"]
+
+
+def test_a_directory_that_cannot_be_listed_is_said_in_any_case(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Path) -> Any:
+        if Path(path).name == "day1":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for more in (["--dry-run"], []):
+        assert main(["folder", "trip", "-r", "-q", "--json", *more]) == 3
+        streams = capsys.readouterr()
+        assert streams.err.startswith("error: trip/day1 cannot be listed: Permission denied\nhint: ")
+        failed = next(r for r in map(json.loads, streams.out.splitlines()) if r["status"] == "failed")
+        assert (failed["input"], failed["exit_status"]) == ("trip/day1", 1)
+        assert failed["hint"]
+        assert streams.err.count("error: ") == 1
 
 
 def test_a_gallery_of_nothing_and_of_names_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,6 +274,32 @@ def test_a_gallery_of_nothing_and_of_names_that_are_no_text(capsys: pytest.Captu
     Path("trip/a.jpg").rename(os.fsdecode(b"odd/caf\xe9.jpg"))
     assert main(["folder", "odd", "--gallery"]) == 0
     assert "caf?.jpg" in Path("odd_dehazed/gallery.html").read_text(encoding="utf-8")
+
+
+def test_what_an_earlier_run_left_under_a_name_that_is_shared_now_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["folder", "trip", "-f", "png"]) == 0
+    make("a.png")
+    capsys.readouterr()
+    assert main(["folder", "trip", "-f", "png"]) == 0
+    assert "note: trip_dehazed/a.png is from an earlier run: several files share that name now" in (
+        capsys.readouterr().err
+    )
+    assert tree() == ["a.png", "a_jpg.png", "a_png.png", "b.png"]
+
+
+def test_a_gallery_that_cannot_be_written_is_named_after_what_was_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_gallery: object, path: Path, *_words: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", f"{path.parent}/.1234.part")
+
+    monkeypatch.setattr("dehaze.gallery.Gallery.write", full)
+    assert main(["folder", "trip", "--gallery"]) == 1
+    summary, error = capsys.readouterr().err.splitlines()
+    assert summary.startswith("trip_dehazed: 2 done, ")
+    assert error == "error: trip_dehazed/gallery.html cannot be written: No space left on device"
 
 
 def test_a_choice_that_leaves_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,3 +126,8 @@ def test_push_does_nothing_without_a_token(bundled: Path, capsys: pytest.Capture
 def test_push_wants_a_repository_of_two_parts(bundled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "push", "alone", str(bundled)]) == 4
     assert "owner/name" in capsys.readouterr().err
+
+
+def test_push_names_the_file_here_that_is_no_model(bundled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "push", "a/b", "a.jpg", "--dry-run"]) == 4
+    assert capsys.readouterr().err.startswith("error: a.jpg is not a .safetensors file\n")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,6 +198,37 @@ def test_formats(arguments: list[str], name: str, format: str) -> None:
         assert image.format == format
 
 
+@pytest.mark.parametrize("arguments", [[], ["-f", "same"]])
+def test_a_name_does_not_lie(arguments: list[str]) -> None:
+    make("a.jpg")
+    Path("a.jpg").rename("bare")
+    make("b.webp")
+    Path("b.webp").rename("b.png")
+    assert main(["run", "bare", "b.png", *arguments]) == 0
+    assert main(["run", "bare", *arguments, "-o", "out/"]) == 0
+    for name, format in (("bare_dehazed.jpg", "JPEG"), ("out/bare.jpg", "JPEG"), ("b_dehazed.png", "PNG")):
+        with Image.open(name) as image:
+            assert image.format == format
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in directories on Windows")
+def test_a_pipe_is_not_looked_into_beforehand() -> None:
+    make("a.jpg")
+    os.mkfifo("pipe")
+    assert main(["run", "pipe", "--dry-run"]) == 0
+    writer = threading.Thread(target=lambda: Path("pipe").write_bytes(Path("a.jpg").read_bytes()))
+    writer.start()
+    assert main(["run", "pipe", "-o", "b.jpg"]) == 0
+    writer.join()
+
+
+def test_an_output_without_an_ending_is_of_the_format_that_was_read() -> None:
+    make("a.webp")
+    assert main(["run", "a.webp", "-f", "same", "-o", "bare"]) == 0
+    with Image.open("bare") as image:
+        assert image.format == "WEBP"
+
+
 def test_quality_makes_files_smaller() -> None:
     make("a.jpg", (200, 150))
     assert main(["run", "a.jpg", "--quality", "95", "-o", "fine.jpg"]) == 0
@@ -263,6 +297,30 @@ def test_some_inputs_failed(capsys: pytest.CaptureFixture[str]) -> None:
     assert streams.err.startswith("error: ")
     assert streams.err.endswith("error: 1 of 3 inputs failed\n")
     assert files() == ["a.png", "a_dehazed.png", "c.png", "c_dehazed.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need rights there")
+def test_a_link_that_leads_to_itself_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    make("a.png")
+    Path("c.png").symlink_to("c.png")
+    assert main(["run", "a.png", "c.png", "-o", "out/"]) == 3
+    assert "error: c.png cannot be read: Too many levels of symbolic links" in capsys.readouterr().err
+    assert Path("out/a.png").is_file()
+
+
+def test_stdout_that_cannot_be_written_ends_the_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("a.png")
+    make("b.png")
+
+    def full(_text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys.stdout, "write", full)
+    assert main(["run", "a.png", "b.png", "--json"]) == 1
+    assert capsys.readouterr().err == "error: stdout cannot be written: No space left on device\n"
+    assert files() == ["a.png", "a_dehazed.png", "b.png"]
 
 
 def test_all_inputs_failed() -> None:
@@ -361,13 +419,25 @@ def test_dry_run_does_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: p
         (["-m", "none"], 4, "no model named 'none'"),
         (["-m", "a.png"], 4, "a.png is not a safetensors file"),
         (["-d", "cuda:99"], 2, "device 'cuda:99' is not available"),
+        (["--precision", "fp16"], 2, "precision fp16 is not for CPUs"),
+        (["-m", "a.onnx", "--precision", "bf16"], 2, "a.onnx computes in fp32; precision bf16"),
+        (["--bit-depth", "16", "-o", "b.jpg"], 2, "JPEG does not hold 16 bits a sample"),
+        (["--bit-depth", "16", "-f", "same", "-o", "clear/"], 2, "WEBP does not hold 16 bits a sample"),
+        (["nowhere.png"], 3, "there is no file nowhere.png"),
+        (["."], 3, "error: . "),
+        (["raw.dng"], 3, "raw.dng"),
+        (["text.png"], 3, "text.png is not a picture that dehaze can read"),
     ],
 )
 def test_dry_run_refuses_what_the_run_would(
     arguments: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make("a.png")
-    for command in (["run", "a.png"], ["run", "a.png", "--dry-run"]):
+    name = "a.webp" if "same" in arguments else "a.png"
+    make(name)
+    Path("text.png").write_text("no picture")
+    Path("a.onnx").touch()
+    Image.new("RGB", (8, 6)).save("raw.dng", "TIFF")
+    for command in (["run", name, "--dry-run"], ["run", name]):
         assert main([*command, *arguments]) == status
         assert message in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -64,9 +65,23 @@ def test_an_existing_set_needs_overwrite(
 ) -> None:
     command = ["synth", *folders, "--test", "0", "--per-scene", "1", "-o", str(tmp_path / "R")]
     assert main(command) == 0
-    assert main(command) == 2
-    assert "is not empty" in capsys.readouterr().err
+    for again in (command, [*command, "--dry-run"]):
+        assert main(again) == 2
+        assert "is not empty" in capsys.readouterr().err
+    assert main([*command, "-y", "--dry-run"]) == 0
     assert main([*command, "-y"]) == 0
+
+
+def test_a_full_disk_names_the_file(
+    folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dehaze.data.synth.write_whole", full)
+    assert main(["synth", *folders, "-o", str(tmp_path / "R"), "-j", "1"]) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/R/ITS/clear/1.png cannot be written: No space left on device\nhint: make room" in said
 
 
 @pytest.mark.parametrize(
@@ -78,6 +93,7 @@ def test_an_existing_set_needs_overwrite(
         (["--procedural", "1", "--size", "big"], 2, "--size is 'big'"),
         (["--procedural", "1", "--size", "8x8"], 2, "at least 32 each"),
         (["--procedural", "1", "--test", "2"], 2, "--test is 2 but there are 1 scenes"),
+        (["--procedural", "1", "--size", "64x48", "--border", "24"], 2, "--border 24 leaves nothing"),
         (["--textures", "."], 2, "--textures only serves --procedural"),
         (["--clear", "nowhere", "--depth", "nowhere"], 1, "no folder at nowhere"),
     ],
@@ -85,9 +101,10 @@ def test_an_existing_set_needs_overwrite(
 def test_what_cannot_be_done(
     arguments: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["synth", *arguments, "-o", str(tmp_path / "R")]) == status
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "R").exists()
+    for more in (["--dry-run"], []):
+        assert main(["synth", *arguments, "-o", str(tmp_path / "R"), *more]) == status
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "R").exists()
 
 
 def test_what_is_read_is_never_overwritten(

@@ -162,3 +162,12 @@ def test_a_directory_is_no_output_file() -> None:
     Path("a_dehazed.jpg").mkdir()
     with pytest.raises(UsageError, match="not a file"):
         plan(["a.jpg"], None, overwrite=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need rights there")
+def test_links_that_lead_to_themselves() -> None:
+    Path("loop.jpg").symlink_to("loop.jpg")
+    assert targets(["a.jpg", "loop.jpg"], "out/") == [str(Path("out/a.jpg")), str(Path("out/loop.jpg"))]
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=r"the output loop\.jpg is a link that leads to itself"):
+            plan(["a.jpg"], "loop.jpg", overwrite=overwrite)

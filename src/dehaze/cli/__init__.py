@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from dehaze.cli.app import build_app
         from dehaze.cli.errors import run
+
+        app = build_app(next(iter(words), None))
     except KeyboardInterrupt:  # importing takes a while
         sys.stderr.write("interrupted\n")
         return 130
-    return run(build_app(next(iter(words), None)), arguments)
+    return run(app, arguments)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import IntEnum
 from types import FrameType
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple
 import typer
 
 from dehaze.cli import output
-from dehaze.errors import DehazeError
+from dehaze.errors import DataError, DehazeError
 
 
 class ExitStatus(IntEnum):
@@ -42,16 +44,24 @@ class Failure(NamedTuple):
 
 def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run an application; whatever goes wrong is said in one sentence and an exit status."""
-    output.start()
+    words = sys.argv[1:] if arguments is None else arguments
+    output.start(as_json="--json" in words)  # what the parser refuses is an object, too
     _terminate_like_interrupt()
+    try:
+        status = _command(app, arguments)
+    except KeyboardInterrupt:
+        status = ExitStatus.INTERRUPTED
+    if status == ExitStatus.INTERRUPTED:
+        with suppress(KeyboardInterrupt):  # once more, while Rich is imported
+            output.current().error("interrupted")
+    return status
+
+
+def _command(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     try:
         status = typer.main.get_command(app).main(arguments, prog_name="dehaze", standalone_mode=False)
     except Exception as error:
         return fail(error)
-    except KeyboardInterrupt:
-        status = ExitStatus.INTERRUPTED
-    if status == ExitStatus.INTERRUPTED:
-        output.current().error("interrupted")
     return status if isinstance(status, int) else ExitStatus.DONE
 
 
@@ -61,7 +71,8 @@ def fail(error: Exception) -> int:
         return ExitStatus.DONE
     failure = explain(error)
     report(error, failure)
-    output.current().record(failure.record())
+    with suppress(output.StdoutError, BrokenPipeError):  # what is wrong has been said on stderr
+        output.current().record(failure.record())
     return failure.status
 
 
@@ -70,7 +81,10 @@ def report(error: Exception, failure: Failure) -> None:
     out = output.current()
     if out.debug:
         out.console.print("".join(traceback.format_exception(error)), markup=False, end="")
-    out.error(failure.message, failure.hint)
+    words = failure.message, failure.hint
+    if not isinstance(error, DataError):  # reports of data sets have several lines
+        words = output.one_line(failure.message), output.one_line(failure.hint)
+    out.error(*words)
 
 
 def explain(error: Exception) -> Failure:

@@ -66,6 +66,8 @@ def onnx(
         raise UsageError(f"{path} is a directory; expected a file to write", f"use -o {path / 'dehaze.onnx'}")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists already", "add -y to replace it")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
     from dehaze import export, weights
 
     with out.progress("downloading the model", unit="bytes") as bar:

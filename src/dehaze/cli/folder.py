@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dehaze.cli import options as opt
-from dehaze.cli.errors import ExitStatus, explain, report
+from dehaze.cli.errors import ExitStatus, Failure, explain, report
 from dehaze.cli.loading import check_request, load_dehazer
 from dehaze.cli.run import combined_status
 from dehaze.cli.targets import refuse_empty
+from dehaze.errors import DehazeError, UsageError
 
 if TYPE_CHECKING:
     from dehaze.cli.output import Bar, Output
@@ -117,8 +119,7 @@ def folder(
     _say_plan(plan, out, recursive=recursive, narrowed=bool(globs) or plan.shard[1] > 1)
     if dry_run:
         check_request(inference.model, settings)
-        _say_dry_run(plan, out)
-        return
+        raise typer.Exit(_say_dry_run(plan, writing, out))
     work = FolderSettings(
         strength=inference.strength,
         reading=files.reading(),
@@ -153,8 +154,8 @@ class _Run:
         for job in plan.jobs:
             if job.exists:
                 out.record({"input": str(job.source), "output": str(job.target), "status": "skipped"})
-        for path, reason in plan.unreadable:
-            self._fail(str(path), f"{path} cannot be listed: {reason}", ExitStatus.FAILED)
+        for path, error in _unreadable(plan):
+            self._fail(path, error)
 
     @property
     def status(self) -> int:
@@ -195,9 +196,7 @@ class _Run:
             out.detail(f"photos, work of all threads (the stages overlap): {stages}")
 
     def finish(self) -> None:
-        """Write the gallery, and sum up."""
-        if self._album is not None and self._plan.jobs:
-            self._write_gallery(self._album)
+        """Sum up, and write the gallery."""
         skipped = sum(job.exists for job in self._plan.jobs)
         parts = [f"{self._done} done"]
         if skipped:
@@ -208,6 +207,8 @@ class _Run:
         self._out.line(f"{self._plan.output}: {', '.join(parts)}, {seconds:.1f} s, {self._rate:.1f} files/s")
         for name, message in self._failures:
             self._out.line(f"  failed: {message if name in message else f'{name}: {message}'}")
+        if self._album is not None and self._plan.jobs:
+            self._write_gallery(self._album)
 
     @property
     def _rate(self) -> float:
@@ -216,10 +217,8 @@ class _Run:
     def _take(self, outcome: Outcome) -> None:
         job, out = outcome.job, self._out
         if outcome.error is not None:
-            failure = explain(outcome.error)
-            report(outcome.error, failure)
             self._failed_targets.add(job.target)
-            self._fail(str(job.source), failure.message, failure.status, failure.record())
+            self._fail(job.source, outcome.error)
             return
         self._done += 1
         self._statuses.append(ExitStatus.DONE)
@@ -228,10 +227,10 @@ class _Run:
         out.detail(f"{job.source} -> {job.target}  {outcome.seconds:.2f} s")
         out.record(_record(outcome))
 
-    def _fail(self, name: str, message: str, status: int, record: dict[str, Any] | None = None) -> None:
-        self._failures.append((name, message))
-        self._statuses.append(ExitStatus(status))
-        self._out.record({"input": name, "status": "failed", **(record or {"error": message})})
+    def _fail(self, path: Path, error: Exception) -> None:
+        failure = _say_failed(path, error, self._out)
+        self._failures.append((str(path), failure.message))
+        self._statuses.append(ExitStatus(failure.status))
 
     def _write_gallery(self, album: Album) -> None:
         out = self._out
@@ -267,10 +266,37 @@ def _say_plan(plan: Plan, out: Output, *, recursive: bool, narrowed: bool) -> No
         out.note(f"left alone, as neither photos nor videos: {kinds}{more}")
     if plan.own:
         out.note(f"left alone, as dehaze made them: {plan.own}")
+    for path in plan.stale:
+        out.note(
+            f"{path} is from an earlier run: several files share that name now, "
+            "and their answers have names of their own"
+        )
 
 
-def _say_dry_run(plan: Plan, out: Output) -> None:
+def _unreadable(plan: Plan) -> Iterator[tuple[Path, DehazeError]]:
+    for path, reason in plan.unreadable:
+        error = DehazeError(f"{path} cannot be listed: {reason}", "make it readable, then run this again")
+        yield path, error
+
+
+def _say_failed(path: Path, error: Exception, out: Output) -> Failure:
+    failure = explain(error)
+    report(error, failure)
+    out.record({"input": str(path), "status": "failed", **failure.record()})
+    return failure
+
+
+def _say_dry_run(plan: Plan, writing: Mapping[str, Any], out: Output) -> int:
+    """Say what would be done, and what would fail as far as names tell; return the exit status."""
+    statuses = [_say_failed(path, error, out).status for path, error in _unreadable(plan)]
     for job in plan.jobs:
+        try:
+            if job.kind == "photo" and not job.exists:
+                opt.check_depth(writing["bit_depth"], writing["format"], job.target.suffix)
+        except UsageError as error:
+            statuses.append(_say_failed(job.source, error, out).status)
+            continue
+        statuses.append(ExitStatus.DONE)
         names = " and ".join(map(str, job.missing or job.outputs))
         out.line(f"{'exists' if job.exists else 'would write'}: {names} from {job.source}")
         out.record(
@@ -281,6 +307,7 @@ def _say_dry_run(plan: Plan, out: Output) -> None:
                 "dry_run": True,
             }
         )
+    return combined_status(statuses) if statuses else ExitStatus.DONE
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:

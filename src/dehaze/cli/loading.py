@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dehaze.errors import UsageError
+
 if TYPE_CHECKING:
     from dehaze.cli.output import Output
     from dehaze.dehazer import Dehazer
@@ -14,7 +16,7 @@ def check_request(model: str | None, settings: dict[str, Any]) -> None:
     """Refuse what `load_dehazer` would refuse, as far as that can be told without a download.
 
     Raises:
-        UsageError: The device is not here.
+        UsageError: The device is not here, or does not go with the precision.
         ModelError: The name stands for no model, or its file here is none.
     """
     from dehaze.weights.exported import is_exported
@@ -22,11 +24,25 @@ def check_request(model: str | None, settings: dict[str, Any]) -> None:
 
     asked = identify(model)
     exported = isinstance(asked, Path) and is_exported(asked)
-    if not exported and settings["device"] not in ("auto", "cpu"):  # PyTorch takes a second to import
-        from dehaze.device import resolve_device
-
-        resolve_device(settings["device"])
+    if exported and settings["precision"] not in ("auto", "fp32"):
+        raise UsageError(
+            f"{asked} computes in fp32; precision {settings['precision']} is not possible",
+            "use --precision fp32, or the model's .safetensors file",
+        )
+    if not exported:
+        _check_device(settings["device"], settings["precision"])
     check(asked)
+
+
+def _check_device(device: str, precision: str) -> None:
+    if device in ("auto", "cpu") and precision != "fp16":
+        return  # PyTorch takes a second to import
+    from dehaze.device import resolve_device
+
+    if resolve_device(device).type == "cpu" and precision == "fp16":
+        raise UsageError(
+            "precision fp16 is not for CPUs: they compute it many times slower", "use fp32 or bf16"
+        )
 
 
 def load_dehazer(

@@ -200,10 +200,16 @@ def push(
     """
     from pathlib import Path
 
+    from dehaze.errors import ModelError
     from dehaze.weights import publish
 
     out = output.start(as_json=as_json, quiet=quiet, debug=debug)
-    plan = publish.plan(repository, Path(checkpoint).expanduser(), public=public)
+    path = Path(checkpoint).expanduser()
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"{path} is not a .safetensors file", "name one written by 'dehaze train' or 'dehaze distill'"
+        )
+    plan = publish.plan(repository, path, public=public)
     _show(plan, out)
     if dry_run:
         return
@@ -222,7 +228,8 @@ def _show(plan: Plan, out: Output) -> None:
         replaced = ", replaces the one that is there" if name in plan.replaces else ""
         out.line(f"file: {name}, {size:,} bytes{replaced}")
     out.line(f"sha256: {plan.sha256}")
-    out.line(f"\n{plan.card}")
+    for text in ("", *plan.card.splitlines()):
+        out.line(text)
 
 
 def _ask(plan: Plan) -> None:

@@ -225,20 +225,42 @@ class PictureFiles:
         return {} if self.max_pixels is None else {"max_pixels": self.max_pixels}
 
     def writing(self) -> dict[str, Any]:
-        """Keyword arguments of `photo.write`.
+        """Keyword arguments of `photo.write`, for outputs whose names say their format.
 
         Raises:
             UsageError: The format does not hold that many bits.
         """
-        if self.bit_depth == "16" and self.format not in (None, "same", "png", "tiff"):
-            raise UsageError(f"{self.format} does not hold 16 bits a sample", "use -f png or -f tiff")
+        chosen = None if self.format == "same" else self.format
         depth = "auto" if self.bit_depth == "auto" else int(self.bit_depth)
+        if chosen is not None:
+            check_depth(depth, chosen)
         return {
-            "format": self.format,
+            "format": chosen,
             "quality": self.quality,
             "metadata": self.metadata,
             "bit_depth": depth,
         }
+
+
+def check_depth(bits: int | str, format: str | None, suffix: str | None = None, source: str = "PNG") -> None:
+    """Refuse to write what does not hold as many bits as are asked for.
+
+    Args:
+        bits: 8, 16 or ``auto``.
+        format: As for `dehaze.photo.formats.output_format`, like what follows.
+        suffix: End of the output's name.
+        source: Format of the picture that is read.
+
+    Raises:
+        UsageError: The format does not hold 16 bits.
+    """
+    if bits != 16:
+        return
+    from dehaze.photo.formats import output_format
+
+    chosen = output_format(format, suffix, source).name
+    if chosen not in ("PNG", "TIFF"):
+        raise UsageError(f"{chosen} does not hold 16 bits a sample", "use --format png or --format tiff")
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

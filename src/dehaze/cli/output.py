@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +23,15 @@ _LAST_COLUMN = 24
 """Least width of a table's last column, which may wrap."""
 
 Unit = Literal["files", "frames", "steps", "bytes"]
+
+
+def one_line(text: str) -> str:
+    """Escape line breaks, which names of files may hold."""
+    return text.replace("\n", "\\n")
+
+
+class StdoutError(DehazeError):
+    """Data could not be written to stdout, so the command cannot go on."""
 
 
 @dataclass
@@ -86,14 +97,18 @@ class Output:
         return self._console
 
     def data(self, text: str) -> None:
-        """Write one line of data to stdout."""
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        """Write one line of data to stdout.
+
+        Raises:
+            StdoutError: It is closed, or its disk is full.
+        """
+        with _stdout() as stdout:
+            stdout.write(text + "\n")
 
     def binary(self, data: bytes | memoryview) -> None:
-        """Write bytes to stdout as they are."""
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        """Write bytes to stdout as they are; raises like `data`."""
+        with _stdout() as stdout:
+            stdout.buffer.write(data)
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Write one JSON object as a line to stdout if --json was given, else nothing."""
@@ -120,32 +135,33 @@ class Output:
             table.add_column(name, justify="right" if numeric else "left", no_wrap=not last, overflow="fold")
         for row in cells:
             table.add_row(*row)
-        console.print(table)
+        with _stdout():
+            console.print(table)
 
     def line(self, text: str) -> None:
         """Say what was done, one line on stderr; silent with --quiet and --json."""
         if not self.quiet and not self.as_json:
-            self._say(text)
+            self._say(one_line(text))
 
     def detail(self, text: str) -> None:
         """Say more, on stderr, with --verbose only."""
         if self.verbose:
-            self._say(text, style="dim")
+            self._say(one_line(text), style="dim")
 
     def note(self, text: str) -> None:
         """Say on stderr what a user may want to know though nothing is wrong; silent with --quiet."""
         if not self.quiet:
-            self._say(text, label="note", style="cyan")
+            self._say(one_line(text), label="note", style="cyan")
 
     def warning(self, text: str) -> None:
         """Say on stderr what a user must know though the work goes on; the same words only once."""
         if text in self._warned:
             return
         self._warned.add(text)
-        self._say(text, label="warning", style="yellow")
+        self._say(one_line(text), label="warning", style="yellow")
 
     def error(self, message: str, hint: str = "") -> None:
-        """Say on stderr what failed, and what to do next."""
+        """Say on stderr what failed, in as many lines as it has, and what to do next."""
         self._say(message, label="error", style="bold red")
         if hint:
             self._say(hint, label="hint", style="cyan")
@@ -178,6 +194,20 @@ class Output:
             self.console.print(Text.assemble((f"{label}:", style), " ", text))
         else:
             self.console.print(Text(text, style))
+
+
+@contextmanager
+def _stdout() -> Iterator[TextIO]:
+    """Stdout, flushed in the end."""
+    if sys.stdout is None:
+        raise StdoutError("there is no stdout to write to: it is closed", "send it to a file or a program")
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has seen enough
+        raise
+    except OSError as error:
+        raise StdoutError(f"stdout cannot be written: {error.strerror}") from error
 
 
 def _columns(unit: Unit) -> tuple[ProgressColumn, ...]:

@@ -15,8 +15,9 @@ from dehaze.cli import options as opt
 from dehaze.cli import output
 from dehaze.cli.errors import ExitStatus, explain, report
 from dehaze.cli.loading import check_request, load_dehazer
-from dehaze.cli.targets import Job, plan
-from dehaze.errors import UsageError
+from dehaze.cli.options import check_depth
+from dehaze.cli.targets import Job, is_stream, plan
+from dehaze.errors import PhotoError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,19 +68,14 @@ def run(
     _refuse_mixed_stdout(jobs, messages.as_json)
     if dry_run:
         check_request(inference.model, settings)
-        for job in jobs:
-            out.line(
-                f"would write {' and '.join(map(str, job.outputs)) or STDOUT} from {job.source or STDIN}"
-            )
-            out.record({"input": job.source_name, "output": job.target_name, "dry_run": True})
-        return
+        raise typer.Exit(run_all(jobs, lambda job: _say_planned(job, photos, out), out, fail_fast=fail_fast))
     dehazer = load_dehazer(out, inference.model, settings, photos=len(jobs))
 
-    def work(job: Job) -> dict[str, Any]:
+    def work(job: Job) -> None:
         record = clear(job, dehazer, photos, inference.strength)
         for warning in dehazer.warnings:
             out.warning(warning)
-        return record
+        _say_done(job, record, out)
 
     raise typer.Exit(run_all(jobs, work, out, fail_fast=fail_fast))
 
@@ -91,6 +87,31 @@ class Files:
     reading: dict[str, Any]
     writing: dict[str, Any]
 
+    def check(self, job: Job) -> None:
+        """Refuse what reading and writing would, as far as names and a file's first bytes tell.
+
+        Raises:
+            PhotoError: The input cannot be read, or is no picture.
+            UsageError: The output does not hold as many bits as are asked for.
+        """
+        from dehaze.photo.formats import RAW_SUFFIXES, START_BYTES, recognise
+
+        found: str | None = "PNG"
+        if job.source is not None and not is_stream(job.source):
+            try:
+                with job.source.open("rb") as file:
+                    found = recognise(file.read(START_BYTES))
+            except FileNotFoundError as error:
+                raise PhotoError(f"there is no file {job.source}") from error
+            except OSError as error:
+                raise PhotoError(f"{job.source} cannot be read: {error.strerror}") from error
+            if found == "TIFF" and job.source.suffix.lower() in RAW_SUFFIXES:
+                found = None
+        if found is None:
+            raise PhotoError(f"{job.source} is not a picture that dehaze can read")
+        suffix = None if job.target is None else job.target.suffix
+        check_depth(self.writing["bit_depth"], self._format(job.target), suffix, found)
+
     def read(self, source: Path | None) -> Photo:
         """Read a file, or stdin."""
         from dehaze import photo
@@ -99,7 +120,7 @@ class Files:
 
     def write(self, picture: Photo, target: Path | None, **changes: Any) -> None:
         """Write a file, making its directory; or stdout, in one piece."""
-        settings = {**self.writing, **changes}
+        settings = {**self.writing, **changes, "format": self._format(target)}
         from dehaze import photo
 
         if target is not None:
@@ -109,6 +130,14 @@ class Files:
         buffer = io.BytesIO()
         photo.write(picture, buffer, **settings)
         output.current().binary(buffer.getbuffer())
+
+    def _format(self, target: Path | None) -> str | None:
+        """What to write: where --format does not say it the name does; a nameless one, as it was read."""
+        from dehaze.photo import PHOTO_SUFFIXES
+
+        named = target is not None and target.suffix.lower() in PHOTO_SUFFIXES
+        asked: str | None = self.writing["format"]
+        return asked if asked is not None or named else "same"
 
 
 def clear(job: Job, dehazer: Dehazer, files: Files, strength: float) -> dict[str, Any]:
@@ -138,10 +167,8 @@ def clear(job: Job, dehazer: Dehazer, files: Files, strength: float) -> dict[str
     }
 
 
-def run_all(
-    jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], out: Output, *, fail_fast: bool
-) -> int:
-    """Do every job, saying what was done or why not; return the exit status.
+def run_all(jobs: Sequence[Job], work: Callable[[Job], None], out: Output, *, fail_fast: bool) -> int:
+    """Do every job, saying why not where it fails; return the exit status.
 
     One that fails does not stop the others unless `fail_fast`.
     """
@@ -149,9 +176,9 @@ def run_all(
     with out.progress("photos", total=len(jobs)) as bar:
         for job in jobs:
             try:
-                _say_done(job, work(job), out)
+                work(job)
                 statuses.append(int(ExitStatus.DONE))
-            except BrokenPipeError:
+            except (BrokenPipeError, output.StdoutError):
                 raise
             except Exception as error:
                 failure = explain(error)
@@ -172,6 +199,12 @@ def combined_status(statuses: Sequence[int]) -> int:
     if ExitStatus.DONE in statuses:
         return ExitStatus.SOME_FAILED if any(statuses) else ExitStatus.DONE
     return statuses[0] if len(set(statuses)) == 1 else ExitStatus.FAILED
+
+
+def _say_planned(job: Job, files: Files, out: Output) -> None:
+    files.check(job)
+    out.line(f"would write {' and '.join(map(str, job.outputs)) or STDOUT} from {job.source or STDIN}")
+    out.record({"input": job.source_name, "output": job.target_name, "dry_run": True})
 
 
 def _say_done(job: Job, record: dict[str, Any], out: Output) -> None:

@@ -93,11 +93,14 @@ def synth(
     ITS/clear with ITS/depth also serve 'dehaze train --clear --depth', where each batch gets haze anew.
     """
     out = output.start(as_json=as_json, quiet=quiet, no_progress=no_progress, debug=debug)
-    from dehaze.data.synth import plan, write
+    from dehaze.data.synth import check, plan, write
 
-    shots = _shots(clear, depth, procedural, size, textures, seed)
+    shots = _shots(clear, depth, procedural, size, textures, seed, border)
     layout = plan(len(shots), test, per_scene)
-    if not dry_run:
+    inputs = [folder for folder in (clear, depth, textures) if folder]
+    if dry_run:
+        check(target, inputs, overwrite=overwrite)
+    else:
         with out.progress("making haze", total=len(shots)) as bar:
             write(
                 shots,
@@ -105,7 +108,7 @@ def synth(
                 layout,
                 seed=seed,
                 border=border,
-                inputs=[folder for folder in (clear, depth, textures) if folder],
+                inputs=inputs,
                 overwrite=overwrite,
                 jobs=jobs,
                 progress=bar.advance,
@@ -128,13 +131,15 @@ def _shots(
     size: str,
     textures: Path | None,
     seed: int,
+    border: int,
 ) -> list[Shot]:
-    from dehaze.data.synth import shots_from_folders, shots_from_scenes
+    from dehaze.data.synth import check_border, shots_from_folders, shots_from_scenes
 
     if procedural is not None:
         if clear or depth:
             raise UsageError("--procedural makes its own scenes: leave --clear and --depth away")
         width, height = opt.size(size, least=32, example="620x460")
+        check_border(border, height, width)
         return shots_from_scenes(procedural, (height, width), seed, textures)
     if textures:
         raise UsageError("--textures only serves --procedural")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -126,12 +127,32 @@ def _output(
             raise UsageError(
                 "a picture from stdin has no name: give its output one", f"use: -o {directory / 'clear.png'}"
             )
-        return directory / (source.stem + output_suffix(format, source.suffix))
+        return directory / (source.stem + output_suffix(format, _suffix(source)))
     if target is not None:
         _refuse_format(Path(target), source, format)
         return Path(target)
     assert source is not None
-    return source.with_name(f"{source.stem}_dehazed{output_suffix(format, source.suffix)}")
+    # with_name() fails on ".", of which reading says what it is
+    return source.parent / f"{source.stem}_dehazed{output_suffix(format, _suffix(source))}"
+
+
+def is_stream(path: Path) -> bool:
+    """Whether it is a pipe or a device, which can be read only once."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _suffix(source: Path) -> str:
+    """The end of a picture's name; where that names no format, the one of what the file holds."""
+    from dehaze.photo.formats import FORMATS, PHOTO_SUFFIXES, START_BYTES, recognise
+
+    if source.suffix.lower() in PHOTO_SUFFIXES or is_stream(source):
+        return source.suffix
+    try:
+        with source.open("rb") as file:
+            found = recognise(file.read(START_BYTES))
+    except OSError:  # reading it will say so
+        return source.suffix
+    return source.suffix if found is None else FORMATS[found].suffixes[0]
 
 
 def _refuse_format(output: Path, source: Path | None, format: str | None) -> None:
@@ -143,7 +164,7 @@ def _refuse_format(output: Path, source: Path | None, format: str | None) -> Non
     named = output_format(None, output.suffix, "PNG")
     if format is None or (format == "same" and source is None):
         return
-    asked = output_format(None, output_suffix(format, "" if source is None else source.suffix), "PNG")
+    asked = output_format(None, output_suffix(format, "" if source is None else _suffix(source)), "PNG")
     if asked is not named:
         raise UsageError(
             f"the output {output} is named {named.name}, but --format {format} makes it {asked.name}",
@@ -188,6 +209,11 @@ def _refuse_collisions(jobs: Iterable[Job], overwrite: bool) -> None:
                         f"the output {path} is not a file that can be replaced", "use '-' for stdout"
                     )
                 existing.append(path)
+            elif _leads_to_itself(path):
+                raise UsageError(
+                    f"the output {path} is a link that leads to itself",
+                    "remove the link, or choose another name",
+                )
     if existing and not overwrite:
         several = f"{len(existing)} outputs already exist, {existing[0]} first"
         raise UsageError(
@@ -203,10 +229,18 @@ def _refuse_missing_directories(jobs: Iterable[Job]) -> None:
                 raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
 
 
+def _leads_to_itself(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
 def _identity(path: Path) -> object:
     """What all names of one file share, links included; for a file to be made its full path."""
     try:
         found = path.stat()
     except OSError:
-        return os.path.normcase(path.resolve())
+        return os.path.normcase(os.path.realpath(path))  # resolve() fails on links that lead to themselves
     return found.st_dev, found.st_ino

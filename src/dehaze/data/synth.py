@@ -23,7 +23,7 @@ from dehaze import haze
 from dehaze.data import scenes
 from dehaze.data.depth import find_frames, read_with_depth
 from dehaze.data.reside import pictures_in, read_picture
-from dehaze.errors import UsageError
+from dehaze.errors import DataError, UsageError
 from dehaze.parts import write_whole
 
 Pixels = npt.NDArray[np.uint8]
@@ -140,12 +140,12 @@ def write(
         progress: Called after each scene.
 
     Raises:
-        UsageError: There is something in the folders already, an input folder is one of them, or a border
-            leaves nothing of a picture.
-        DataError: A picture or its depth cannot be used.
+        UsageError: See `check` and `check_border`.
+        DataError: A picture or its depth cannot be used, or a file cannot be written.
     """
     assert layout.train + layout.test == len(shots)
-    _prepare(root, layout, inputs, overwrite)
+    check(root, inputs, overwrite=overwrite)
+    _prepare(root, layout)
 
     failed = threading.Event()
 
@@ -160,10 +160,7 @@ def write(
 
     def make(number: int) -> None:
         picture, depth = shots[number - 1]()
-        if 2 * border >= min(depth.shape):
-            raise UsageError(
-                f"--border {border} leaves nothing of pictures of {depth.shape[1]} x {depth.shape[0]}"
-            )
+        check_border(border, *depth.shape)
         clear = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
         scene = _Scene(number, clear, torch.from_numpy(depth)[None, None], border)
         if number <= layout.train:
@@ -217,27 +214,61 @@ def _save(path: Path, picture: Tensor, dtype: type[np.unsignedinteger[Any]] = np
     levels = (picture[0] * np.iinfo(dtype).max).round().permute(1, 2, 0).numpy()
     pixels = np.ascontiguousarray(levels[..., ::-1]).astype(dtype)  # cv2 writes BGR
     _, data = cv2.imencode(".png", pixels)
-    write_whole(path, data.tobytes())
+    try:
+        write_whole(path, data.tobytes())
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}",
+            "make room or choose another folder with -o, and begin again with -y",
+        ) from error
 
 
-def _prepare(root: Path, layout: Layout, inputs: Sequence[Path], overwrite: bool) -> None:
-    """Make the folders; take an earlier data set of ours out of them, all of it, or refuse."""
-    its = [root / "ITS" / name for name in ("clear", "depth", "hazy", "trans")]
-    sots = [root / "SOTS" / "indoor" / name for name in ("gt", "hazy")]
-    written = {folder.resolve() for folder in its + sots}
+def check(root: Path, inputs: Sequence[Path] = (), *, overwrite: bool = False) -> None:
+    """Refuse what `write` would refuse before its first picture; see there.
+
+    Raises:
+        UsageError: There is something in the folders already, or an input folder is one of them.
+    """
+    folders = [folder for part in _folders(root) for folder in part]
+    written = {folder.resolve() for folder in folders}
     for folder in inputs:
         if written & {folder.resolve(), *folder.resolve().parents}:
             raise UsageError(
                 f"{folder} is to be read, and is one of the folders that are written",
                 "choose another folder with -o",
             )
-    filled = [folder for folder in its + sots if folder.is_dir() and any(folder.iterdir())]
+    filled = [folder for folder in folders if _is_filled(folder)]
     if filled and not overwrite:
         raise UsageError(
             f"{filled[0]} is not empty: pictures of two data sets would mix",
             "use -y to replace what is there",
         )
-    for folder in filled:
+
+
+def check_border(border: int, height: int, width: int) -> None:
+    """Refuse a border that leaves nothing of pictures of a size.
+
+    Raises:
+        UsageError: It leaves nothing.
+    """
+    if 2 * border >= min(height, width):
+        raise UsageError(f"--border {border} leaves nothing of pictures of {width} x {height}")
+
+
+def _folders(root: Path) -> tuple[list[Path], list[Path]]:
+    """Those of ITS, and those of SOTS."""
+    its = [root / "ITS" / name for name in ("clear", "depth", "hazy", "trans")]
+    return its, [root / "SOTS" / "indoor" / name for name in ("gt", "hazy")]
+
+
+def _is_filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _prepare(root: Path, layout: Layout) -> None:
+    """Make the folders, and take an earlier data set of ours out of them, all of it."""
+    its, sots = _folders(root)
+    for folder in filter(_is_filled, its + sots):
         for path in folder.iterdir():
             if _OURS.fullmatch(path.name):
                 path.unlink()

@@ -59,14 +59,16 @@ class Album:
         """Write the page into the output directory.
 
         Raises:
-            OSError: It cannot be written.
+            DehazeError: It cannot be written.
         """
         plan = self._plan
         path = gallery_path(plan)
         shown, total = len(self._gallery), len(plan.jobs)
-        self._gallery.write(
-            path, f"{plan.root.resolve().name}: before and after", f"{shown} of {total} shown"
-        )
+        title = f"{plan.root.resolve().name}: before and after"
+        try:
+            self._gallery.write(path, title, f"{shown} of {total} shown")
+        except OSError as error:
+            raise DehazeError(f"{path} cannot be written: {error.strerror or error}") from error
         return path
 
     def _title(self, job: Job) -> str:

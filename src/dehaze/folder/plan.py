@@ -74,6 +74,7 @@ class Plan:
         jobs: In the order of their names; those of the shard only.
         ignored: How many files are left alone because nobody can read them, by suffix.
         own: How many files and directories are passed over because this tool made them.
+        stale: What an earlier run wrote under a name that several sources share by now: nobody's output.
         unreadable: Directories that could not be listed, with the reason.
     """
 
@@ -83,6 +84,7 @@ class Plan:
     jobs: list[Job] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     own: int = 0
+    stale: list[Path] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
     @property
@@ -104,7 +106,9 @@ def plan_folder(
 ) -> Plan:
     """Find a directory's photos and videos and give each its output; nothing is written.
 
-    Hidden files, operating systems' litter and everything that this tool made are passed over.
+    Hidden files, operating systems' litter and everything that this tool made are passed over. An output has
+    its source's stem; sources of one directory whose outputs would be one file have their suffixes in the
+    names, too, whatever globs and shard choose of them.
 
     Args:
         root: The directory.
@@ -119,8 +123,8 @@ def plan_folder(
 
     Raises:
         DehazeError: There is no such directory.
-        UsageError: It is a file, output and root are one, two files would get one output, or an output to be
-            replaced is a link to an input.
+        UsageError: It is a file, output and root are one, two files would get one output, or an output is one
+            of the originals.
     """
     if not root.exists():
         raise DehazeError(f"there is no directory {root}")
@@ -131,18 +135,16 @@ def plan_folder(
         if not named.name:
             raise UsageError(f"there is no place beside {root} for the output", "name a directory with -o")
         output = named.with_name(named.name + _OWN)
-    _check_output(root.resolve(), output)
+    _check_output(root, output)
     plan = Plan(root, output, shard)
     found = sorted(_walk(plan, recursive, globs), key=lambda path: path.relative_to(root).as_posix())
-    jobs = [_job(path, plan, format) for path in found]
-    _separate(jobs)
-    if compare:
-        jobs = [_with_compare(job) for job in jobs]
-        _refuse_collisions(jobs)
-    if overwrite:
-        _refuse_links_back(jobs)
+    everything = _jobs(found, plan, format, compare=compare)
+    jobs = [job for job in everything if _fits(job.source.relative_to(root).as_posix(), globs)]
+    _refuse_collisions(jobs, everything)
     index, count = shard
-    for job in jobs[index - 1 :: count]:
+    share = jobs[index - 1 :: count]
+    _refuse_originals(share, everything)
+    for job in share:
         # A comparison without its answer is what an interrupted run left: both are made again.
         keeps = not overwrite and job.target.exists()
         kept = tuple(path for path in job.outputs if path.exists()) if keeps else ()
@@ -165,25 +167,37 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _check_output(root: Path, output: Path) -> None:
     if output.exists() and not output.is_dir():
         raise UsageError(f"the output {output} is a file, expected a directory")
-    if output.resolve() == root:
+    if os.path.realpath(output) == os.path.realpath(root):
         raise UsageError(f"the output {output} is the input itself", "choose another directory with -o")
 
 
-def _refuse_links_back(jobs: Sequence[Job]) -> None:
-    """Refuse outputs that are links to what is to be read: replacing them would replace an original."""
-    links = [(path, path.resolve()) for job in jobs for path in job.outputs if path.is_symlink()]
-    originals = {job.source.resolve() for job in jobs} if links else set()
-    for path, place in links:
-        if place in originals:
+def _refuse_originals(jobs: Sequence[Job], everything: Sequence[Job]) -> None:
+    """Refuse outputs that are originals, by whatever name: a link, another directory's or another case."""
+    outputs = [(path, job, found) for job in jobs for path in job.outputs if (found := _identity(path))]
+    originals = {_identity(job.source): job.source for job in everything} if outputs else {}
+    for path, job, found in outputs:
+        if found in originals:
             raise UsageError(
-                f"the output {path} is a link to the input {place}",
-                "remove the link, or choose another directory",
+                f"the output {path} of {job.source} and the original {originals[found]} are one file",
+                "choose another directory with -o",
             )
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What all names of one file share, links included; None if there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _walk(plan: Plan, recursive: bool, globs: Sequence[str]) -> Iterator[Path]:
-    """Every photo and video; links to directories are followed, but none is entered twice."""
-    own = plan.output.resolve()
+    """Every photo and video, and of the others the count of those that fit.
+
+    Links to directories are followed, but none is entered twice.
+    """
+    own = os.path.realpath(plan.output)
     seen: set[tuple[int, int]] = set()
     waiting, links = [plan.root], list[Path]()
     while waiting or links:
@@ -195,7 +209,7 @@ def _walk(plan: Plan, recursive: bool, globs: Sequence[str]) -> Iterator[Path]:
         except OSError as error:
             plan.unreadable.append((directory, error.strerror or str(error)))
             continue
-        if (status.st_dev, status.st_ino) in seen or directory.resolve() == own:
+        if (status.st_dev, status.st_ino) in seen or os.path.realpath(directory) == own:
             continue
         seen.add((status.st_dev, status.st_ino))
         names = {entry.name for entry in entries}
@@ -211,11 +225,13 @@ def _walk(plan: Plan, recursive: bool, globs: Sequence[str]) -> Iterator[Path]:
                     plan.own += 1
                 else:
                     (links if entry.is_symlink() else waiting).append(path)
-            elif _fits(path.relative_to(plan.root).as_posix(), globs) and _is_readable(entry, plan):
-                if _is_ours(path.stem, stems):
-                    plan.own += 1
-                else:
-                    yield path
+                continue
+            readable = _is_readable(entry)
+            if readable and not _is_ours(path.stem, stems):
+                yield path
+            elif _fits(path.relative_to(plan.root).as_posix(), globs):
+                plan.own += readable
+                plan.ignored.update([] if readable else [path.suffix.lower() or "no suffix"])
 
 
 def _is_litter(entry: os.DirEntry[str]) -> bool:
@@ -223,17 +239,14 @@ def _is_litter(entry: os.DirEntry[str]) -> bool:
     return _is_hidden(entry) or name in _JUNK_FILES or name in _JUNK_DIRECTORIES
 
 
-def _is_readable(entry: os.DirEntry[str], plan: Plan) -> bool:
-    """Whether a file is a photo or a video by its name; others are counted."""
+def _is_readable(entry: os.DirEntry[str]) -> bool:
+    """Whether a file is a photo or a video by its name."""
     suffix = Path(entry.name).suffix.lower()
     try:
         special = not entry.is_file() and entry.stat() is not None  # pipes, sockets and devices
     except OSError:
         special = False  # a broken link: reading it will say so
-    if not special and (suffix in PHOTO_SUFFIXES or suffix in VIDEO_SUFFIXES):
-        return True
-    plan.ignored[suffix or "no suffix"] += 1
-    return False
+    return not special and (suffix in PHOTO_SUFFIXES or suffix in VIDEO_SUFFIXES)
 
 
 def _is_hidden(entry: os.DirEntry[str]) -> bool:
@@ -265,6 +278,12 @@ def _fits(path: str, globs: Sequence[str]) -> bool:
     )
 
 
+def _jobs(sources: Sequence[Path], plan: Plan, format: str | None, *, compare: bool) -> list[Job]:
+    jobs = [_job(path, plan, format) for path in sources]
+    _separate(jobs, plan)
+    return [_with_compare(job) for job in jobs] if compare else jobs
+
+
 def _job(source: Path, plan: Plan, format: str | None) -> Job:
     place = plan.output / source.relative_to(plan.root)
     if source.suffix.lower() in PHOTO_SUFFIXES:
@@ -273,19 +292,21 @@ def _job(source: Path, plan: Plan, format: str | None) -> Job:
     return Job(source, place.with_suffix(suffix), "video")
 
 
-def _separate(jobs: list[Job]) -> None:
-    """Name the source's suffix in outputs that would otherwise be one file: a.jpg as png beside a.png."""
-    for same in _by_output(jobs).values():
+def _separate(jobs: list[Job], plan: Plan) -> None:
+    """Name the sources' suffixes in outputs that would otherwise be one file: a.jpg as png beside a.png.
+
+    Not even the source that has the suffix already keeps the short name: if the other was there before it,
+    a file of that name is the other's.
+    """
+    for path, same in _by_output(jobs).items():
         if len(same) == 1:
             continue
-        unchanged = [i for i in same if jobs[i].target.suffix == jobs[i].source.suffix]
         for i in same:
-            if len(unchanged) == 1 and i == unchanged[0]:
-                continue
-            source, target = jobs[i].source, jobs[i].target
-            name = f"{source.stem}_{source.suffix.lstrip('.')}{target.suffix}"
-            jobs[i] = replace(jobs[i], target=target.with_name(name))
-    _refuse_collisions(jobs)
+            source = jobs[i].source
+            name = f"{source.stem}_{source.suffix.lstrip('.')}{path.suffix}"
+            jobs[i] = replace(jobs[i], target=path.with_name(name))
+        if path.exists():
+            plan.stale.append(path)
 
 
 def _with_compare(job: Job) -> Job:
@@ -294,10 +315,11 @@ def _with_compare(job: Job) -> Job:
     return replace(job, compare=compare_path(job.target.stem, job.target))
 
 
-def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    for path, same in _by_output(jobs).items():
-        if len(same) > 1:
-            names = " and ".join(str(jobs[i].source) for i in same)
+def _refuse_collisions(jobs: Sequence[Job], everything: Sequence[Job]) -> None:
+    writers = _by_output(everything)
+    for path in _by_output(jobs):
+        if len(writers[path]) > 1:
+            names = " and ".join(str(everything[i].source) for i in writers[path])
             raise UsageError(f"{names} would both be written to {path}", "rename one of them")
 
 

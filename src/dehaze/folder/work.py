@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -129,16 +129,18 @@ def dehaze_folder(
         raise DehazeError(f"cannot make the directory {plan.output}: {error.strerror}") from error
     sweep(path for job in plan.jobs for path in job.outputs)
     for kind, jobs in groupby(plan.todo, lambda job: job.kind):
+        outcomes: Generator[Outcome, None, None]
         if kind == "photo":
             outcomes = _Photos(plan.output, dehazer, settings, look, clock).run(jobs)
         else:
             outcomes = (_video(job, plan.output, dehazer, settings, frames) for job in jobs)
-        for outcome in outcomes:
-            yield outcome
-            if outcome.error is not None:
-                _stop_if_hopeless(outcome.error, plan.output)
-                if settings.fail_fast:
-                    return
+        with closing(outcomes):  # now: threads that the garbage collector ends may wait for each other
+            for outcome in outcomes:
+                yield outcome
+                if outcome.error is not None:
+                    _stop_if_hopeless(outcome.error, plan.output)
+                    if settings.fail_fast:
+                        return
 
 
 class _Photos:
@@ -157,7 +159,7 @@ class _Photos:
         self._threads = settings.threads or available_cpus()
         self._memory = min(available_memory() // _MEMORY_SHARE, _MAX_MEMORY)
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Iterable[Job]) -> Generator[Outcome, None, None]:
         """Do the jobs; outcomes in their order."""
         readers = ThreadPoolExecutor(self._threads, "read")
         writers = ThreadPoolExecutor(self._threads, "write")
