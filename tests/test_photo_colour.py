@@ -131,6 +131,14 @@ def test_parametric_curves(kind: int, numbers: list[float], function) -> None:
     np.testing.assert_allclose(transform.to_srgb(grays), expected, atol=0.5 * LEVEL)
 
 
+@pytest.mark.parametrize("kind", [1, 2])
+def test_a_parametric_curve_without_a_slope_is_damage(kind: int) -> None:
+    curve = b"para" + struct.pack(">IHH", 0, kind, 0) + fixed([2.2, 0.0, 0.1, 0.0])
+    tags = {f"{c}{part}".encode(): curve for c in "rgb" for part in ("TRC", "XYZ")}
+    picture = read(encoded(scene(), "PNG", icc_profile=table_profile(b"RGB ", tags)))
+    assert "its colours were taken for sRGB" in picture.notices[0]
+
+
 def table_only_p3() -> bytes:
     """Display P3 with gamma 2, said in look-up tables alone."""
     steps = np.linspace(0, 1, 1024)

@@ -319,6 +319,26 @@ def test_damaged_exif_is_left_out_with_a_notice() -> None:
     assert picture.notices == ["its EXIF data is damaged and was left out"]
 
 
+def test_exif_whose_thumbnail_claims_to_lie_over_it_is_left_out_with_a_notice() -> None:
+    exif = bytearray(camera_exif(6))
+    start = struct.pack("<HHII", 0x0201, 4, 1, len(exif) - len(THUMBNAIL))
+    at = exif.index(start)
+    exif[at : at + 24] = struct.pack("<HHIIHHII", 0x0201, 4, 1, 8, 0x0202, 4, 1, len(exif))
+    picture = read(encoded(scene(), "PNG", exif=bytes(exif)))
+    np.testing.assert_array_equal(picture.pixels, _upright(scene(), 6))
+    assert picture.info.exif == b""
+    assert picture.notices == ["its EXIF data is damaged and was left out"]
+
+
+def test_a_pointer_to_nowhere_costs_only_what_it_points_to() -> None:
+    exif = bytearray(camera_exif(6, thumbnail=False))
+    entry = exif.index(struct.pack("<HHI", 0x8769, 4, 1))
+    struct.pack_into("<II", exif, entry + 4, 2**16, 2**31)
+    picture = read(encoded(scene(), "PNG", exif=bytes(exif)))
+    tags = exif_tags(written(picture))
+    assert (tags["main"][0x010F], tags["main"][0x0112], tags["exif"]) == ("Nebel AG", 1, {})
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_no_damage_to_exif_stops_a_picture(seed: int) -> None:
     """Whatever bytes EXIF has, the picture is read and written."""
@@ -330,6 +350,26 @@ def test_no_damage_to_exif_stops_a_picture(seed: int) -> None:
     assert sorted(picture.pixels.shape) == [3, 48, 64]
     for format in ("jpg", "png", "tiff", "avif"):
         assert sorted(read(written(picture, format)).pixels.shape) == [3, 48, 64]
+
+
+@pytest.mark.parametrize(
+    ("marker", "start", "sound"),
+    [
+        (0xE1, b"Exif\0\0", camera_exif(6, maker_note=b"m").replace(THUMBNAIL, b"")),
+        (0xE2, b"ICC_PROFILE\0\1\1", PROFILE),
+        (0xED, b"Photoshop 3.0\0", photoshop_resources()),
+    ],
+)
+def test_no_damage_to_a_description_stops_a_picture(marker: int, start: bytes, sound: bytes) -> None:
+    """Numbers become the smallest and the largest there are, and the end is cut off."""
+    random, jpeg = np.random.default_rng(1), encoded(scene(2, 3), "JPEG")
+    for _ in range(100):
+        damaged = bytearray(sound)
+        for at in random.integers(0, len(sound) // 2, 2) * 2:
+            number = struct.pack(random.choice(["<I", ">I"]), random.choice([0, 1, 8, 2**16, 2**32 - 1]))
+            damaged[at : at + 4] = number
+        segment = start + damaged[: random.integers(len(sound) // 2, 2 * len(sound))]
+        assert read(with_segments(jpeg, (marker, segment))).pixels.size == 18
 
 
 def test_photoshop_layers_are_left_out_with_a_notice() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import suppress
 
 from dehaze.photo import ifd
 
@@ -134,11 +135,9 @@ def _repaired(exif: bytes) -> bytes:
 def _swap_sides(data: bytearray, layout: ifd.Layout, found: list[ifd.Slot]) -> None:
     everything = {slot.tag: slot for slot in found}
     if ifd.EXIF in everything:
-        (child,) = struct.unpack_from(layout.offset, data, everything[ifd.EXIF].value)
-        try:
+        with suppress(ValueError, struct.error):
+            (child,) = struct.unpack_from(layout.offset, data, everything[ifd.EXIF].value)
             everything |= {slot.tag: slot for slot in ifd.slots(data, layout, child)[0]}
-        except ValueError:
-            return
     for pair in _SIDES:
         if all(tag in everything for tag in pair):
             a, b = (

@@ -66,7 +66,7 @@ def read(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Phot
     if format is None:
         raise PhotoError(f"{name} is not a picture that dehaze can read: {_describe(data)}", _readable())
     try:
-        found = DECODERS[format](Source(data, name, max_pixels))
+        return _finish(format, DECODERS[format](Source(data, name, max_pixels)))
     except PhotoError:
         raise
     except MemoryError as error:
@@ -75,7 +75,6 @@ def read(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Phot
         raise PhotoError(
             f"{name} is a damaged {format} file: {_reason(error)}", "fetch or export the file again"
         ) from error
-    return _finish(format, found)
 
 
 def _load(source: Path | str | BinaryIO) -> tuple[str, bytes]:
@@ -107,15 +106,9 @@ def _load(source: Path | str | BinaryIO) -> tuple[str, bytes]:
 def _finish(format: str, found: Found) -> Photo:
     """Apply the orientation, make the metadata agree, and work out the colours."""
     notices = found.notices
-    exif, directory = found.exif, ifd.Directory()
-    try:
-        directory = exif_tags.first_directory(exif)
-    except ValueError:
-        exif = b""
-        notices.append("its EXIF data is damaged and was left out")
-    stated = directory.number(exif_tags.ORIENTATION, 0) or exif_tags.xmp_orientation(found.xmp) or 1
+    exif, directory, stated = _upright_exif(found)
     turn = found.orientation or stated
-    transposed = (turn if found.orientation is None else stated) in _TRANSPOSING
+    transposed = stated in _TRANSPOSING
     icc = found.icc
     if not icc and exif_tags.says_adobe_rgb(directory):
         icc = make_profile("Adobe RGB (1998) compatible", ADOBE_RGB, ADOBE_GAMMA)
@@ -128,7 +121,7 @@ def _finish(format: str, found: Found) -> Photo:
             format=format,
             bit_depth=found.bit_depth,
             dpi=_credible(found.dpi) or _credible(exif_tags.resolution(directory)),
-            exif=exif_tags.make_upright(exif, transposed=transposed) if exif else b"",
+            exif=exif,
             icc=icc,
             xmp=exif_tags.make_xmp_upright(found.xmp, transposed=transposed),
             xmp_extension=found.xmp_extension,
@@ -143,6 +136,20 @@ def _finish(format: str, found: Found) -> Photo:
         notices=notices,
         colour=_colour(icc, notices),
     )
+
+
+def _upright_exif(found: Found) -> tuple[bytes, ifd.Directory, int]:
+    """EXIF true of the upright picture, what it was before, and the orientation that it or XMP states."""
+    exif, directory, stated = found.exif, ifd.Directory(), exif_tags.xmp_orientation(found.xmp) or 1
+    try:
+        directory = exif_tags.first_directory(exif)
+        stated = directory.number(exif_tags.ORIENTATION, 0) or stated
+        if exif:
+            exif = exif_tags.make_upright(exif, transposed=stated in _TRANSPOSING)
+    except ValueError:
+        exif = b""
+        found.notices.append("its EXIF data is damaged and was left out")
+    return exif, directory, stated
 
 
 def _credible(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
