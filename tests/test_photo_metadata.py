@@ -21,6 +21,7 @@ from photo_files import (
     camera_exif,
     encoded,
     exif_tags,
+    lay_out,
     photoshop_resources,
     pillow,
     read,
@@ -31,6 +32,9 @@ from photo_files import (
 )
 
 PROFILE = make_profile("Display P3 by hand", P3_PRIMARIES, 2.2)
+FAX_XMP = xmp_packet(6).replace(
+    b"tiff:ImageWidth", b'tiff:XResolution="204/1" tiff:YResolution="98/1" tiff:ImageWidth'
+)
 FORMATS = ["jpg", "png", "webp", "avif", "tiff"]
 PILLOW_NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF", "tiff": "TIFF"}
 
@@ -183,6 +187,44 @@ def test_orientation_of_a_tiff() -> None:
         assert result.pages[0].tags[274].value == 1
 
 
+@pytest.mark.parametrize("target", ["jpg", "tiff"])
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_turn_exchanges_sides_and_resolutions(source: str, target: str) -> None:
+    """A fax's page on its side: 204 x 98 pixels an inch."""
+    exif = camera_exif(6, dpi=(204, 98), xmp=FAX_XMP if source == "TIFF" else b"")
+    data = encoded(scene(), source, exif=exif if source != "JPEG" else b"Exif\0\0" + exif, dpi=(204, 98))
+    picture = read(data)
+    assert picture.pixels.shape == (64, 48, 3)
+    assert picture.info.dpi == pytest.approx((98, 204), abs=0.02)
+    result = written(picture, target)
+    tags = exif_tags(result)
+    assert (tags["exif"][0xA002], tags["exif"][0xA003]) == (48, 64)
+    assert (tags["main"][0x011A], tags["main"][0x011B]) == pytest.approx((98, 204), abs=0.02)
+    assert pillow(result).info["dpi"] == pytest.approx((98, 204), abs=0.02)
+    if source == "TIFF":
+        for said in (b'XResolution="98/1"', b'YResolution="204/1"', b'ImageWidth="48"', b'ImageLength="64"'):
+            assert b"tiff:" + said in result
+
+
+def test_a_turn_exchanges_the_sides_of_the_first_directory_too() -> None:
+    sides = {0x0100: (4, struct.pack("<I", 64)), 0x0101: (4, struct.pack("<I", 48))}
+    exif = b"II*\0\x08\0\0\0" + lay_out({**sides, 0x0112: (3, struct.pack("<H", 6))}, 8, "<")[0]
+    main = exif_tags(written(read(encoded(scene(), "PNG", exif=exif))))["main"]
+    assert (main[0x0100], main[0x0101]) == (48, 64)
+
+
+def test_what_xmp_says_of_a_tiffs_orientation_does_not_count() -> None:
+    """The tag decides, and a picture that is not turned keeps its sides."""
+    data = encoded(scene(), "TIFF", exif=camera_exif(1, xmp=FAX_XMP))
+    picture = read(data)
+    np.testing.assert_array_equal(picture.pixels, scene())
+    tags = exif_tags(written(picture))
+    assert (tags["exif"][0xA002], tags["exif"][0xA003]) == (64, 48)
+    assert picture.info.xmp == FAX_XMP.replace(b'tiff:Orientation="6"', b'tiff:Orientation="1"').replace(
+        b"<xmp:Thumbnails>stale</xmp:Thumbnails>", b""
+    )
+
+
 @pytest.mark.parametrize("format", ["WEBP", "AVIF", "JPEG"])
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_orientation_of_lossy_formats(format: str, orientation: int) -> None:
@@ -207,7 +249,10 @@ def test_heic_is_turned_once() -> None:
     assert again.info.format == "HEIC"
     assert np.abs(again.pixels.astype(int) - picture.pixels).mean() < 4
     assert again.info.icc == PROFILE
-    assert again.info.exif == camera_exif(1, width=48, height=64, thumbnail=False)
+    upright = bytearray(camera_exif(1, width=48, height=64, thumbnail=False))
+    x = upright.index(struct.pack("<HH", 0x011A, 5)) + 8  # the two resolutions' pointers changed places
+    upright[x : x + 4], upright[x + 12 : x + 16] = upright[x + 12 : x + 16], upright[x : x + 4]
+    assert again.info.exif == upright
     assert b'tiff:Orientation="1"' in again.info.xmp
 
 

@@ -39,11 +39,13 @@ class Found:
     Attributes:
         samples: (H, W, C); C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA.
         orientation: EXIF's code; None leaves it to EXIF and XMP.
+        turned: The samples are upright already; the metadata are not.
     """
 
     samples: Samples
     bit_depth: int = 8
     orientation: int | None = None
+    turned: bool = False
     exif: bytes = b""
     icc: bytes = b""
     xmp: bytes = b""
@@ -287,7 +289,7 @@ def _decode_heic(source: Source) -> Found:
     found = Found(
         heic.decode(image),
         bit_depth=info["bit_depth"],
-        orientation=1,
+        turned=True,
         exif=exif_tags.bare(info.get("exif") or b""),
         icc=info.get("icc_profile") or b"",
         xmp=info.get("xmp") or b"",

@@ -106,13 +106,14 @@ def _load(source: Path | str | BinaryIO) -> tuple[str, bytes]:
 def _finish(format: str, found: Found) -> Photo:
     """Apply the orientation, make the metadata agree, and work out the colours."""
     notices = found.notices
-    exif, directory, stated = _upright_exif(found)
-    turn = found.orientation or stated
-    transposed = stated in _TRANSPOSING
+    exif, directory, orientation = _upright_exif(found)
+    transposed = orientation in _TRANSPOSING
+    samples = found.samples if found.turned else _turn(found.samples, orientation)
+    dpi = _credible(found.dpi) or _credible(exif_tags.resolution(directory))
     icc = found.icc
     if not icc and exif_tags.says_adobe_rgb(directory):
         icc = make_profile("Adobe RGB (1998) compatible", ADOBE_RGB, ADOBE_GAMMA)
-    colours, alpha, gray = _separate(_turn(found.samples, turn))
+    colours, alpha, gray = _separate(samples)
     return Photo(
         pixels=colours,
         alpha=alpha,
@@ -120,7 +121,7 @@ def _finish(format: str, found: Found) -> Photo:
         info=PhotoInfo(
             format=format,
             bit_depth=found.bit_depth,
-            dpi=_credible(found.dpi) or _credible(exif_tags.resolution(directory)),
+            dpi=dpi[::-1] if dpi and transposed else dpi,
             exif=exif,
             icc=icc,
             xmp=exif_tags.make_xmp_upright(found.xmp, transposed=transposed),
@@ -139,17 +140,18 @@ def _finish(format: str, found: Found) -> Photo:
 
 
 def _upright_exif(found: Found) -> tuple[bytes, ifd.Directory, int]:
-    """EXIF true of the upright picture, what it was before, and the orientation that it or XMP states."""
-    exif, directory, stated = found.exif, ifd.Directory(), exif_tags.xmp_orientation(found.xmp) or 1
+    """EXIF true of the upright picture, what it was before, and the orientation the file states."""
+    exif, directory = found.exif, ifd.Directory()
+    orientation = found.orientation or exif_tags.xmp_orientation(found.xmp) or 1
     try:
         directory = exif_tags.first_directory(exif)
-        stated = directory.number(exif_tags.ORIENTATION, 0) or stated
+        orientation = found.orientation or directory.number(exif_tags.ORIENTATION, 0) or orientation
         if exif:
-            exif = exif_tags.make_upright(exif, transposed=stated in _TRANSPOSING)
+            exif = exif_tags.make_upright(exif, transposed=orientation in _TRANSPOSING)
     except ValueError:
         exif = b""
         found.notices.append("its EXIF data is damaged and was left out")
-    return exif, directory, stated
+    return exif, directory, orientation
 
 
 def _credible(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
