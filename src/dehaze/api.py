@@ -217,7 +217,7 @@ def _clear_pil(image: Image.Image, clear: Clear) -> Image.Image:
             f"PIL images of mode {image.mode} have no fixed range: convert to 'L', 'RGB' or an array"
         )
     if image.mode in ("CMYK", "LAB"):
-        source, icc = to_srgb_picture(image, icc), b""
+        (source, _), icc = to_srgb_picture(image, icc), b""
     elif image.mode in ("L", "RGB") and image.has_transparency_data:
         source = image.convert("LA" if image.mode == "L" else "RGBA")
     elif image.mode not in ("L", "LA", "RGB", "RGBA") and not image.mode.startswith("I;16"):

@@ -26,7 +26,7 @@ from dehaze.photo import exif as exif_tags
 from dehaze.photo import heic, ifd, jpeg, png, tiff
 from dehaze.photo.colour import to_srgb_picture
 from dehaze.photo.damage import DamagedError
-from dehaze.photo.icc import DISPLAY_P3, colour_space, make_profile
+from dehaze.photo.icc import DISPLAY_P3, make_profile
 from dehaze.photo.types import Samples
 
 _P3_PRIMARIES, _SRGB_LIKE_TRANSFERS, _HDR_TRANSFERS = 12, {1, 2, 6, 13, 14, 15}, {16: "PQ", 18: "HLG"}
@@ -316,13 +316,11 @@ def _from_pillow(image: Image.Image, icc: bytes, notices: list[str]) -> Found:
     mode = image.mode
     if mode in ("CMYK", "LAB", "YCbCr"):
         if mode != "YCbCr":
-            by = (
-                "its own profile"
-                if mode == "LAB" or colour_space(icc) == mode
-                else "a simple rule, for want of a profile"
-            )
+            image, by_profile = to_srgb_picture(image, icc)
+            usable = " that can be used" if icc else ""
+            by = "its own profile" if by_profile else f"a simple rule, for want of a profile{usable}"
             notices.append(f"it was converted from {mode} to sRGB by {by}, and is written as RGB")
-            image, icc = to_srgb_picture(image, icc), b""
+            icc = b""
         else:
             image = image.convert("RGB")
     elif mode in ("P", "PA") or "transparency" in image.info:
