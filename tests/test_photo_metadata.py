@@ -328,6 +328,49 @@ def test_exif_that_imagemagick_hid_in_text_is_found() -> None:
     assert exif_tags(written(picture))["main"][0x010F] == "Nebel AG"
 
 
+def raw_profile(kind: str, content: bytes, *, compress: bool = True) -> bytes:
+    """A PNG file with a text chunk as ImageMagick and ExifTool write them."""
+    digits = content.hex()
+    lines = "\n".join(digits[start : start + 72] for start in range(0, len(digits), 72))
+    info = PngImagePlugin.PngInfo()
+    text = f"\n{kind}\n{len(content):8d}\n{lines}\n"
+    info.add_text(f"Raw profile type {kind}", text, zip=compress)
+    return encoded(scene(), "PNG", pnginfo=info)
+
+
+@pytest.mark.parametrize("kind", ["iptc", "8bim"])
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("compress", [True, False])
+def test_captions_that_a_png_hides_in_text_are_kept(kind: str, bare: bool, compress: bool) -> None:
+    data = raw_profile(kind, CAPTION if bare else photoshop_resources(), compress=compress)
+    for path in (("jpg",), ("png", "jpg"), ("tiff", "png", "png", "jpg")):
+        picture = read(data)
+        for format in path:
+            result = written(picture, format)
+            picture = read(result)
+        assert picture.notices == []
+        assert pillow(result).info["photoshop"] == {0x0404: CAPTION}
+
+
+def test_captions_are_written_to_a_png_as_imagemagick_does() -> None:
+    resources = read(raw_profile("8bim", photoshop_resources() * 2)).info.photoshop
+    text = pillow(written(read(raw_profile("8bim", resources)))).text["Raw profile type 8bim"]
+    assert text == pillow(raw_profile("8bim", resources)).text["Raw profile type 8bim"]
+
+
+@pytest.mark.parametrize("kind", ["xmp", "APP1"])
+def test_xmp_that_a_png_hides_in_text_is_kept(kind: str) -> None:
+    start = b"http://ns.adobe.com/xap/1.0/\0" if kind == "APP1" else b""
+    picture = read(raw_profile(kind, start + xmp_packet(6)))
+    np.testing.assert_array_equal(picture.pixels, _upright(scene(), 6))
+    assert b'xmp:Rating="4"' in pillow(written(picture)).info["xmp"]
+
+
+def test_profiles_of_other_kinds_stay_as_they_are() -> None:
+    data = raw_profile("generic", b"whatever")
+    assert pillow(written(read(data))).text == pillow(data).text
+
+
 def test_large_profile_goes_through_jpeg_in_pieces() -> None:
     profile = PROFILE + bytes(200_000)
     profile = struct.pack(">I", len(profile)) + profile[4:]

@@ -111,6 +111,7 @@ def _decode_png(source: Source) -> Found:
         found = _from_pillow(PngImagePlugin.PngImageFile(io.BytesIO(parts.picture)), parts.icc, notices)
         found.bit_depth = parts.bit_depth
     found.exif, found.xmp, found.dpi = exif_tags.bare(parts.exif), parts.xmp, parts.dpi
+    found.photoshop = parts.photoshop or _as_photoshop(parts.iptc)
     found.png_text, found.png_colour = parts.text, parts.colour
     for kind, content in parts.colour:
         if kind == b"cICP" and len(content) == 4:
