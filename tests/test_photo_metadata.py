@@ -460,6 +460,14 @@ def test_no_damage_to_a_description_stops_a_picture(marker: int, start: bytes, s
         assert read(with_segments(jpeg, (marker, segment))).pixels.size == 18
 
 
+def test_exif_that_says_the_same_bytes_a_thousand_times_does_not_grow() -> None:
+    """Each of 1,000 entries points at the same 10 kB: 10 MB, if all were believed."""
+    at = 8 + 2 + 1000 * 12 + 4
+    entries = b"".join(struct.pack("<HHII", 0xC000 + i, 7, 10_000, at) for i in range(1000))
+    exif = b"II*\0\x08\0\0\0" + struct.pack("<H", 1000) + entries + bytes(4) + bytes(10_000)
+    assert len(written(read(encoded(scene(), "PNG", exif=exif)), "tiff")) < 3 * len(exif)
+
+
 def test_photoshop_layers_are_left_out_with_a_notice() -> None:
     file = io.BytesIO()
     tifffile.imwrite(
