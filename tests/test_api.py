@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 import dehaze
 from dehaze.dehazer import from_name
 from dehaze.models import build
+from dehaze.photo import Photo, PhotoInfo, write
 from dehaze.photo.icc import DISPLAY_P3, make_profile
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import save_checkpoint
@@ -169,6 +170,21 @@ def test_a_palette_with_transparency_becomes_rgba(model: dehaze.Model, hazy: npt
     np.testing.assert_array_equal(np.asarray(answer)[..., 3], np.asarray(image.convert("RGBA"))[..., 3])
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_transparent_colour_becomes_alpha(
+    mode: str, tmp_path: Path, model: dehaze.Model, hazy: npt.NDArray[np.uint8]
+) -> None:
+    image = Image.fromarray(hazy).convert(mode)
+    image.save(tmp_path / "x.png", transparency=image.getpixel((3, 4)))
+    with Image.open(tmp_path / "x.png") as opened:
+        answer = model(opened)
+    assert answer.mode == mode + "A"
+    alpha = np.asarray(answer)[..., -1]
+    assert (alpha[4, 3], alpha[20, 20]) == (0, 255)
+    np.testing.assert_array_equal(np.asarray(answer), np.asarray(model(tmp_path / "x.png")))
+    assert "transparency" not in answer.info
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_tensor(
     dtype: torch.dtype, model: dehaze.Model, hazy: npt.NDArray[np.uint8], clear: npt.NDArray[np.uint8]
@@ -186,6 +202,14 @@ def test_batch_of_tensors(model: dehaze.Model, hazy: npt.NDArray[np.uint8]) -> N
     answers = model(pictures)
     for picture, answer in zip(pictures, answers, strict=True):
         torch.testing.assert_close(answer, model(picture), rtol=0, atol=0)
+
+
+def test_tensor_of_another_librarys_class(model: dehaze.Model) -> None:
+    class Picture(torch.Tensor):
+        pass
+
+    plain = torch.rand(3, 8, 8)
+    assert torch.equal(model(plain.as_subclass(Picture)), model(plain))
 
 
 def test_tensor_that_wants_gradients(model: dehaze.Model) -> None:
@@ -239,6 +263,16 @@ def test_a_notice_of_a_file_is_a_warning(tmp_path: Path, model: dehaze.Model) ->
         model(tmp_path / "x.webp")
 
 
+def test_a_files_mask_does_not_become_transparency(
+    tmp_path: Path, model: dehaze.Model, hazy: npt.NDArray[np.uint8]
+) -> None:
+    picture = Photo(hazy, alpha=hazy[..., 0], info=PhotoInfo(format="TIFF", mask=True))
+    write(picture, tmp_path / "x.tif")
+    with pytest.warns(UserWarning, match=r"x\.tif: its mask channel was left out"):
+        answer = model(tmp_path / "x.tif")
+    np.testing.assert_array_equal(np.asarray(answer), model(hazy))
+
+
 def test_path_answers_upright_with_exif(
     tmp_path: Path, model: dehaze.Model, hazy: npt.NDArray[np.uint8]
 ) -> None:
@@ -262,7 +296,7 @@ def test_array_shapes_are_checked(shape: tuple[int, ...], model: dehaze.Model) -
         model(np.zeros(shape, np.uint8))
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4), (1, 2, 3, 4, 4)])
+@pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4), (1, 2, 3, 4, 4), (0, 3, 4, 4), (3, 0, 4)])
 def test_tensor_shapes_are_checked(shape: tuple[int, ...], model: dehaze.Model) -> None:
     with pytest.raises(ValueError, match=r"expected \(C, H, W\)"):
         model(torch.zeros(shape))

@@ -18,12 +18,12 @@ from torch import Tensor
 from dehaze import weights
 from dehaze.cli import main
 from dehaze.dehazer import FEW_PICTURES, Dehazer, from_name
-from dehaze.errors import UsageError
+from dehaze.errors import ModelError, UsageError
 from dehaze.models import build, config_dict
 from dehaze.runtimes.numpy_runtime import NumpyNetwork
 from dehaze.weights import Header, load_to_run
 from dehaze.weights.arrays import LARGEST_WORKING_SIZE, Arrays, read_arrays, shapes
-from dehaze.weights.checkpoint import save_checkpoint
+from dehaze.weights.checkpoint import HEADER_KEY, header_json, read_header, save_checkpoint, write_safetensors
 from making import WITHOUT_PYTORCH, make_video, random_network, waves
 
 STUDENTS = ["lite", "student"]
@@ -125,6 +125,14 @@ def test_leaves_other_weights_to_pytorch(checkpoint: Path, architecture: str, tm
         assert read_arrays(save(tmp_path / "x.safetensors", architecture, changed)) is None
     half = save(tmp_path / "half.safetensors", architecture, good | {name: good[name].half()})
     assert isinstance(load_to_run(str(half), arrays=True)[0], torch.nn.Module)
+
+
+def test_weights_of_a_type_that_numpy_lacks_are_named(checkpoint: Path) -> None:
+    tensors = {k: v.to(torch.float8_e5m2) for k, v in load_file(checkpoint).items()}
+    write_safetensors(checkpoint, tensors, {HEADER_KEY: header_json(read_header(checkpoint))})
+    assert read_arrays(checkpoint) is None
+    with pytest.raises(ModelError, match=r"holds torch\.float8_e5m2, expected torch\.float32"):
+        load_to_run(str(checkpoint), arrays=True)
 
 
 def test_damaged_weights_are_named_as_ever(

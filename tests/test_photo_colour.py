@@ -20,6 +20,7 @@ from photo_files import (
     PROPHOTO_PRIMARIES,
     SRGB_PRIMARIES,
     camera_exif,
+    cmyk,
     encoded,
     fixed,
     lut16,
@@ -129,6 +130,14 @@ def test_parametric_curves(kind: int, numbers: list[float], function) -> None:
         linear = function(grays.astype(float))
         expected = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     np.testing.assert_allclose(transform.to_srgb(grays), expected, atol=0.5 * LEVEL)
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_a_parametric_curve_without_a_slope_is_damage(kind: int) -> None:
+    curve = b"para" + struct.pack(">IHH", 0, kind, 0) + fixed([2.2, 0.0, 0.1, 0.0])
+    tags = {f"{c}{part}".encode(): curve for c in "rgb" for part in ("TRC", "XYZ")}
+    picture = read(encoded(scene(), "PNG", icc_profile=table_profile(b"RGB ", tags)))
+    assert "its colours were taken for sRGB" in picture.notices[0]
 
 
 def table_only_p3() -> bytes:
@@ -256,6 +265,25 @@ def test_cmyk_jpeg_by_its_own_profile() -> None:
         result = pillow(written(picture))
         assert result.mode == "RGB"
         assert "icc_profile" not in result.info
+
+
+@pytest.mark.parametrize(
+    ("at", "content"), [(128, b"\0\xff\xff\xff"), (8, b"\x09\0\0\0"), (129, b""), (None, b"")]
+)
+def test_cmyk_with_an_unusable_profile_is_converted_simply(at: int | None, content: bytes) -> None:
+    """An impossible count of tags, an impossible version, one cut short, and one without any table."""
+    icc = table_profile(b"CMYK", {b"wtpt": b"XYZ " + bytes(4) + fixed(D50)})
+    if at is not None:
+        icc = icc[:at] + content + (icc[at + 4 :] if content else b"")
+    image = cmyk(noise(16, 16, 4, np.uint8))
+    file = io.BytesIO()
+    image.save(file, "TIFF", icc_profile=icc)
+    picture = read(file.getvalue())
+    np.testing.assert_array_equal(picture.pixels, np.asarray(image.convert("RGB")))
+    assert picture.notices == [
+        "it was converted from CMYK to sRGB by a simple rule, for want of a profile that can be used, "
+        "and is written as RGB"
+    ]
 
 
 def test_display_p3_by_code_points_of_a_png() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from dehaze import photo
 from dehaze.errors import PhotoError, UsageError
-from photo_files import encoded, noise, read, save, scene, written
+from photo_files import camera_exif, encoded, noise, read, save, scene, written
 
 
 def refusal(source: object, **options: object) -> PhotoError:
@@ -128,6 +128,15 @@ def test_random_damage_is_read_or_refused(format: str, capfd: pytest.CaptureFixt
         except PhotoError:
             continue
         assert picture.pixels.shape[2] == 3
+
+
+def test_a_picture_too_large_to_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("cv2.rotate", fail)
+    data = encoded(scene(), "PNG", exif=camera_exif(6))
+    assert refusal(io.BytesIO(data)).message == "the input stream is larger than the memory at hand"
 
 
 def test_wrong_checksum_of_a_png() -> None:

@@ -21,6 +21,7 @@ from photo_files import (
     camera_exif,
     encoded,
     exif_tags,
+    lay_out,
     photoshop_resources,
     pillow,
     read,
@@ -31,6 +32,9 @@ from photo_files import (
 )
 
 PROFILE = make_profile("Display P3 by hand", P3_PRIMARIES, 2.2)
+FAX_XMP = xmp_packet(6).replace(
+    b"tiff:ImageWidth", b'tiff:XResolution="204/1" tiff:YResolution="98/1" tiff:ImageWidth'
+)
 FORMATS = ["jpg", "png", "webp", "avif", "tiff"]
 PILLOW_NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF", "tiff": "TIFF"}
 
@@ -183,6 +187,44 @@ def test_orientation_of_a_tiff() -> None:
         assert result.pages[0].tags[274].value == 1
 
 
+@pytest.mark.parametrize("target", ["jpg", "tiff"])
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_turn_exchanges_sides_and_resolutions(source: str, target: str) -> None:
+    """A fax's page on its side: 204 x 98 pixels an inch."""
+    exif = camera_exif(6, dpi=(204, 98), xmp=FAX_XMP if source == "TIFF" else b"")
+    data = encoded(scene(), source, exif=exif if source != "JPEG" else b"Exif\0\0" + exif, dpi=(204, 98))
+    picture = read(data)
+    assert picture.pixels.shape == (64, 48, 3)
+    assert picture.info.dpi == pytest.approx((98, 204), abs=0.02)
+    result = written(picture, target)
+    tags = exif_tags(result)
+    assert (tags["exif"][0xA002], tags["exif"][0xA003]) == (48, 64)
+    assert (tags["main"][0x011A], tags["main"][0x011B]) == pytest.approx((98, 204), abs=0.02)
+    assert pillow(result).info["dpi"] == pytest.approx((98, 204), abs=0.02)
+    if source == "TIFF":
+        for said in (b'XResolution="98/1"', b'YResolution="204/1"', b'ImageWidth="48"', b'ImageLength="64"'):
+            assert b"tiff:" + said in result
+
+
+def test_a_turn_exchanges_the_sides_of_the_first_directory_too() -> None:
+    sides = {0x0100: (4, struct.pack("<I", 64)), 0x0101: (4, struct.pack("<I", 48))}
+    exif = b"II*\0\x08\0\0\0" + lay_out({**sides, 0x0112: (3, struct.pack("<H", 6))}, 8, "<")[0]
+    main = exif_tags(written(read(encoded(scene(), "PNG", exif=exif))))["main"]
+    assert (main[0x0100], main[0x0101]) == (48, 64)
+
+
+def test_what_xmp_says_of_a_tiffs_orientation_does_not_count() -> None:
+    """The tag decides, and a picture that is not turned keeps its sides."""
+    data = encoded(scene(), "TIFF", exif=camera_exif(1, xmp=FAX_XMP))
+    picture = read(data)
+    np.testing.assert_array_equal(picture.pixels, scene())
+    tags = exif_tags(written(picture))
+    assert (tags["exif"][0xA002], tags["exif"][0xA003]) == (64, 48)
+    assert picture.info.xmp == FAX_XMP.replace(b'tiff:Orientation="6"', b'tiff:Orientation="1"').replace(
+        b"<xmp:Thumbnails>stale</xmp:Thumbnails>", b""
+    )
+
+
 @pytest.mark.parametrize("format", ["WEBP", "AVIF", "JPEG"])
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_orientation_of_lossy_formats(format: str, orientation: int) -> None:
@@ -207,7 +249,10 @@ def test_heic_is_turned_once() -> None:
     assert again.info.format == "HEIC"
     assert np.abs(again.pixels.astype(int) - picture.pixels).mean() < 4
     assert again.info.icc == PROFILE
-    assert again.info.exif == camera_exif(1, width=48, height=64, thumbnail=False)
+    upright = bytearray(camera_exif(1, width=48, height=64, thumbnail=False))
+    x = upright.index(struct.pack("<HH", 0x011A, 5)) + 8  # the two resolutions' pointers changed places
+    upright[x : x + 4], upright[x + 12 : x + 16] = upright[x + 12 : x + 16], upright[x : x + 4]
+    assert again.info.exif == upright
     assert b'tiff:Orientation="1"' in again.info.xmp
 
 
@@ -283,6 +328,49 @@ def test_exif_that_imagemagick_hid_in_text_is_found() -> None:
     assert exif_tags(written(picture))["main"][0x010F] == "Nebel AG"
 
 
+def raw_profile(kind: str, content: bytes, *, compress: bool = True) -> bytes:
+    """A PNG file with a text chunk as ImageMagick and ExifTool write them."""
+    digits = content.hex()
+    lines = "\n".join(digits[start : start + 72] for start in range(0, len(digits), 72))
+    info = PngImagePlugin.PngInfo()
+    text = f"\n{kind}\n{len(content):8d}\n{lines}\n"
+    info.add_text(f"Raw profile type {kind}", text, zip=compress)
+    return encoded(scene(), "PNG", pnginfo=info)
+
+
+@pytest.mark.parametrize("kind", ["iptc", "8bim"])
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("compress", [True, False])
+def test_captions_that_a_png_hides_in_text_are_kept(kind: str, bare: bool, compress: bool) -> None:
+    data = raw_profile(kind, CAPTION if bare else photoshop_resources(), compress=compress)
+    for path in (("jpg",), ("png", "jpg"), ("tiff", "png", "png", "jpg")):
+        picture = read(data)
+        for format in path:
+            result = written(picture, format)
+            picture = read(result)
+        assert picture.notices == []
+        assert pillow(result).info["photoshop"] == {0x0404: CAPTION}
+
+
+def test_captions_are_written_to_a_png_as_imagemagick_does() -> None:
+    resources = read(raw_profile("8bim", photoshop_resources() * 2)).info.photoshop
+    text = pillow(written(read(raw_profile("8bim", resources)))).text["Raw profile type 8bim"]
+    assert text == pillow(raw_profile("8bim", resources)).text["Raw profile type 8bim"]
+
+
+@pytest.mark.parametrize("kind", ["xmp", "APP1"])
+def test_xmp_that_a_png_hides_in_text_is_kept(kind: str) -> None:
+    start = b"http://ns.adobe.com/xap/1.0/\0" if kind == "APP1" else b""
+    picture = read(raw_profile(kind, start + xmp_packet(6)))
+    np.testing.assert_array_equal(picture.pixels, _upright(scene(), 6))
+    assert b'xmp:Rating="4"' in pillow(written(picture)).info["xmp"]
+
+
+def test_profiles_of_other_kinds_stay_as_they_are() -> None:
+    data = raw_profile("generic", b"whatever")
+    assert pillow(written(read(data))).text == pillow(data).text
+
+
 def test_large_profile_goes_through_jpeg_in_pieces() -> None:
     profile = PROFILE + bytes(200_000)
     profile = struct.pack(">I", len(profile)) + profile[4:]
@@ -319,6 +407,26 @@ def test_damaged_exif_is_left_out_with_a_notice() -> None:
     assert picture.notices == ["its EXIF data is damaged and was left out"]
 
 
+def test_exif_whose_thumbnail_claims_to_lie_over_it_is_left_out_with_a_notice() -> None:
+    exif = bytearray(camera_exif(6))
+    start = struct.pack("<HHII", 0x0201, 4, 1, len(exif) - len(THUMBNAIL))
+    at = exif.index(start)
+    exif[at : at + 24] = struct.pack("<HHIIHHII", 0x0201, 4, 1, 8, 0x0202, 4, 1, len(exif))
+    picture = read(encoded(scene(), "PNG", exif=bytes(exif)))
+    np.testing.assert_array_equal(picture.pixels, _upright(scene(), 6))
+    assert picture.info.exif == b""
+    assert picture.notices == ["its EXIF data is damaged and was left out"]
+
+
+def test_a_pointer_to_nowhere_costs_only_what_it_points_to() -> None:
+    exif = bytearray(camera_exif(6, thumbnail=False))
+    entry = exif.index(struct.pack("<HHI", 0x8769, 4, 1))
+    struct.pack_into("<II", exif, entry + 4, 2**16, 2**31)
+    picture = read(encoded(scene(), "PNG", exif=bytes(exif)))
+    tags = exif_tags(written(picture))
+    assert (tags["main"][0x010F], tags["main"][0x0112], tags["exif"]) == ("Nebel AG", 1, {})
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_no_damage_to_exif_stops_a_picture(seed: int) -> None:
     """Whatever bytes EXIF has, the picture is read and written."""
@@ -330,6 +438,34 @@ def test_no_damage_to_exif_stops_a_picture(seed: int) -> None:
     assert sorted(picture.pixels.shape) == [3, 48, 64]
     for format in ("jpg", "png", "tiff", "avif"):
         assert sorted(read(written(picture, format)).pixels.shape) == [3, 48, 64]
+
+
+@pytest.mark.parametrize(
+    ("marker", "start", "sound"),
+    [
+        (0xE1, b"Exif\0\0", camera_exif(6, maker_note=b"m").replace(THUMBNAIL, b"")),
+        (0xE2, b"ICC_PROFILE\0\1\1", PROFILE),
+        (0xED, b"Photoshop 3.0\0", photoshop_resources()),
+    ],
+)
+def test_no_damage_to_a_description_stops_a_picture(marker: int, start: bytes, sound: bytes) -> None:
+    """Numbers become the smallest and the largest there are, and the end is cut off."""
+    random, jpeg = np.random.default_rng(1), encoded(scene(2, 3), "JPEG")
+    for _ in range(100):
+        damaged = bytearray(sound)
+        for at in random.integers(0, len(sound) // 2, 2) * 2:
+            number = struct.pack(random.choice(["<I", ">I"]), random.choice([0, 1, 8, 2**16, 2**32 - 1]))
+            damaged[at : at + 4] = number
+        segment = start + damaged[: random.integers(len(sound) // 2, 2 * len(sound))]
+        assert read(with_segments(jpeg, (marker, segment))).pixels.size == 18
+
+
+def test_exif_that_says_the_same_bytes_a_thousand_times_does_not_grow() -> None:
+    """Each of 1,000 entries points at the same 10 kB: 10 MB, if all were believed."""
+    at = 8 + 2 + 1000 * 12 + 4
+    entries = b"".join(struct.pack("<HHII", 0xC000 + i, 7, 10_000, at) for i in range(1000))
+    exif = b"II*\0\x08\0\0\0" + struct.pack("<H", 1000) + entries + bytes(4) + bytes(10_000)
+    assert len(written(read(encoded(scene(), "PNG", exif=exif)), "tiff")) < 3 * len(exif)
 
 
 def test_photoshop_layers_are_left_out_with_a_notice() -> None:

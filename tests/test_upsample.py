@@ -160,6 +160,25 @@ def test_fit_equals_least_squares_window_by_window(radius: int) -> None:
     np.testing.assert_allclose(affine.offset[middle], (w * offset[here]).sum((0, 1)), rtol=1e-4)
 
 
+def test_windows_at_the_border_repeat_the_outermost_pixels() -> None:
+    guide, answer = (_random((5, 6, 3), np.float32, seed) for seed in (1, 2))
+    eps, floor = 1e-2, 1e-5
+
+    def windows(x: np.ndarray) -> np.ndarray:
+        padded = np.pad(x.astype(float), ((1, 1), (1, 1), (0, 0)), "edge")
+        return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1)).reshape(5, 6, 3, 9)
+
+    x, y = windows(guide), windows(answer)
+    mean_x, mean_y = x.mean(-1, keepdims=True), y.mean(-1, keepdims=True)
+    a = ((x - mean_x) * (y - mean_y)).mean(-1, keepdims=True) / (x.var(-1, keepdims=True) + eps)
+    b = mean_y - a * mean_x
+    weight = 1 / (np.mean((a * x + b - y) ** 2, axis=-1) + floor)
+    affine = fit(guide, answer, radius=1, eps=eps)
+    for found, lines in ((affine.gain, a), (affine.offset, b)):
+        wanted = windows(weight * lines[..., 0]).sum(-1) / windows(weight).sum(-1)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_wider_windows_average_a_networks_errors_out() -> None:
     """Errors as networks make them: patches a few working pixels wide that are too bright or too dark."""
     scene = _scene(7)

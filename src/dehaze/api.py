@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,8 @@ class Model:
             image: One of
                 a path: answered by a PIL image, upright, the file's EXIF and colour profile in its `info`, of
                 8 bits a channel (PIL has no more for colours; `dehaze run` and arrays keep 16);
-                a PIL image: the same mode back for L, LA, RGB, RGBA and I;16, else RGB or RGBA;
+                a PIL image: the same mode back for L, LA, RGB, RGBA and I;16 (with alpha where a colour is
+                said to be transparent), else RGB or RGBA;
                 an array (H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4), gray or RGB (not BGR) with or
                 without alpha, of uint8, uint16 or floats in [0, 1]: the same shape and dtype;
                 a tensor (C, H, W) or (N, C, H, W) of uint8 or floats in [0, 1], with 1, 3 or 4 channels: the
@@ -88,7 +90,8 @@ class Model:
             return _clear_pil(image, clear)
         if isinstance(image, np.ndarray):
             return _clear_array(image, clear)
-        if type(image).__module__.partition(".")[0] == "torch":
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(image, torch.Tensor):
             return _clear_tensor(image, clear)
         raise TypeError(f"expected a path, a PIL image, an array or a tensor, got {type(image).__name__}")
 
@@ -192,7 +195,9 @@ def _clear_file(path: Path, clear: Clear) -> Image.Image:
     pixels = to_8_bit(clear(photo.pixels, photo.colour))
     if photo.gray:
         pixels = _luma(pixels)[..., None]
-    if photo.alpha is not None:
+    if photo.info.mask:
+        warnings.warn(f"{path}: its mask channel was left out: PIL has no place for it", stacklevel=4)
+    elif photo.alpha is not None:
         pixels = np.dstack([pixels, to_8_bit(photo.alpha)])
     image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
     kept = {
@@ -212,7 +217,9 @@ def _clear_pil(image: Image.Image, clear: Clear) -> Image.Image:
             f"PIL images of mode {image.mode} have no fixed range: convert to 'L', 'RGB' or an array"
         )
     if image.mode in ("CMYK", "LAB"):
-        source, icc = to_srgb_picture(image, icc), b""
+        (source, _), icc = to_srgb_picture(image, icc), b""
+    elif image.mode in ("L", "RGB") and image.has_transparency_data:
+        source = image.convert("LA" if image.mode == "L" else "RGBA")
     elif image.mode not in ("L", "LA", "RGB", "RGBA") and not image.mode.startswith("I;16"):
         gray = "L" if image.mode == "1" else "RGB"
         source = image.convert("RGBA" if image.has_transparency_data else gray)
@@ -234,7 +241,7 @@ def _transform(icc: bytes) -> ColourTransform | None:
 def _clear_tensor(tensor: Tensor, clear: Clear) -> Tensor:
     import torch
 
-    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3, 4):
+    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3, 4) or 0 in tensor.shape:
         raise ValueError(
             f"tensor has shape {tuple(tensor.shape)}, expected (C, H, W) or (N, C, H, W) with C of 1, 3 or 4"
         )

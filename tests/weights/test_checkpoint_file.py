@@ -15,6 +15,7 @@ from dehaze.models import build
 from dehaze.weights.checkpoint import (
     MAX_HEADER_BYTES,
     Header,
+    header_json,
     load_checkpoint,
     read_header,
     rewrite_header,
@@ -217,24 +218,28 @@ def test_a_large_network_takes_no_memory_before_its_weights_are_there(
         (lambda w: {k: v.int() for k, v in w.items()}, "torch.int32"),
         (lambda w: {k: torch.full_like(v, torch.nan) for k, v in w.items()}, "no finite"),
         (lambda w: {k: torch.full_like(v, -torch.inf) for k, v in w.items()}, "no finite"),
+        (lambda w: {k: torch.full_like(v, 1e300, dtype=torch.float64) for k, v in w.items()}, "no finite"),
+        (lambda w: {k: v.to(torch.float8_e4m3fn) for k, v in w.items()}, "holds torch.float8_e4m3fn"),
+        (lambda w: {k: v.to(torch.complex64) for k, v in w.items()}, "holds torch.complex64"),
     ],
 )
 def test_weights_that_are_not_those_of_the_network(
     tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], words: str
 ) -> None:
     path = tmp_path / "x.safetensors"
-    save_checkpoint(path, change(build("lite").state_dict()), HEADER)
+    write_safetensors(path, change(build("lite").state_dict()), {"dehaze": header_json(HEADER)})
     with pytest.raises(ModelError, match=words) as caught:
         load_checkpoint(path)
     assert "\n" not in caught.value.message
 
 
-def test_half_weights_are_computed_with_in_full(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are_computed_with_in_single_precision(tmp_path: Path, dtype: torch.dtype) -> None:
     weights = build("lite").state_dict()
     path = tmp_path / "x.safetensors"
-    save_checkpoint(path, {k: v.half() for k, v in weights.items()}, HEADER)
+    save_checkpoint(path, {k: v.to(dtype) for k, v in weights.items()}, HEADER)
     loaded = load_checkpoint(path)[0].state_dict()
-    assert all(torch.equal(loaded[k], v.half().float()) for k, v in weights.items())
+    assert all(torch.equal(loaded[k], v.to(dtype).float()) for k, v in weights.items())
 
 
 def test_a_truncated_file_is_said_to_be_damaged(file: Path) -> None:

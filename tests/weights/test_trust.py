@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -65,6 +66,39 @@ def test_without_hard_links_it_is_still_recorded(monkeypatch: pytest.MonkeyPatch
     trust.remember(FIRST)
     assert trust.known(ADDRESS) == FIRST
     assert len(list(store.iterdir())) == 1
+
+
+def test_a_record_has_the_permissions_the_umask_allows(store: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        trust.remember(FIRST)
+    finally:
+        os.umask(old)
+    (file,) = store.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_a_record_that_cannot_be_read_is_named(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trust.remember(FIRST)
+    (file,) = store.iterdir()
+
+    def refuse(self: Path, **_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ModelError) as caught:
+        trust.known(ADDRESS)
+    assert caught.value.message == f"the record of {ADDRESS} in {file} cannot be read: Permission denied"
+    assert "HF_HOME" in caught.value.hint
+
+
+def test_a_full_disk_leaves_no_record(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert trust.remember(FIRST) == FIRST
+    assert list(store.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_the_work(

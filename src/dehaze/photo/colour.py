@@ -120,28 +120,28 @@ def transform_for(icc: bytes) -> ColourTransform | None:
     return None if _is_srgb(transform, gray=colour_space(icc) == "GRAY") else transform
 
 
-def to_srgb_picture(image: Image.Image, icc: bytes) -> Image.Image:
-    """Convert a CMYK or Lab picture to sRGB by its profile; without a usable one, by Pillow's simple rule."""
-    source: ImageCms.ImageCmsProfile | None = None
-    if image.mode == "LAB":
-        source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    elif icc and colour_space(icc) == image.mode:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-    if source is None:
-        return image.convert("RGB")
+def to_srgb_picture(image: Image.Image, icc: bytes) -> tuple[Image.Image, bool]:
+    """Convert a CMYK or Lab picture to sRGB by its profile; without a usable one, by Pillow's simple rule.
+
+    Returns:
+        The picture, and whether it was converted by its profile (Lab needs none: it counts as one).
+    """
+    if image.mode != "LAB" and colour_space(icc) != image.mode:
+        return image.convert("RGB"), False
     try:
+        lab = image.mode == "LAB"
         converted = ImageCms.profileToProfile(
             image,
-            source,
+            ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB") if lab else io.BytesIO(icc)),
             ImageCms.createProfile("sRGB"),
             ImageCms.Intent.RELATIVE_COLORIMETRIC,
             "RGB",
             flags=ImageCms.Flags.HIGHRESPRECALC,
         )
-    except ImageCms.PyCMSError:
-        return image.convert("RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image.convert("RGB"), False
     assert converted is not None
-    return converted
+    return converted, True
 
 
 def _is_srgb(transform: ColourTransform, *, gray: bool) -> bool:

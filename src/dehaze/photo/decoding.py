@@ -26,7 +26,7 @@ from dehaze.photo import exif as exif_tags
 from dehaze.photo import heic, ifd, jpeg, png, tiff
 from dehaze.photo.colour import to_srgb_picture
 from dehaze.photo.damage import DamagedError
-from dehaze.photo.icc import DISPLAY_P3, colour_space, make_profile
+from dehaze.photo.icc import DISPLAY_P3, make_profile
 from dehaze.photo.types import Samples
 
 _P3_PRIMARIES, _SRGB_LIKE_TRANSFERS, _HDR_TRANSFERS = 12, {1, 2, 6, 13, 14, 15}, {16: "PQ", 18: "HLG"}
@@ -39,11 +39,13 @@ class Found:
     Attributes:
         samples: (H, W, C); C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA.
         orientation: EXIF's code; None leaves it to EXIF and XMP.
+        turned: The samples are upright already; the metadata are not.
     """
 
     samples: Samples
     bit_depth: int = 8
     orientation: int | None = None
+    turned: bool = False
     exif: bytes = b""
     icc: bytes = b""
     xmp: bytes = b""
@@ -109,6 +111,7 @@ def _decode_png(source: Source) -> Found:
         found = _from_pillow(PngImagePlugin.PngImageFile(io.BytesIO(parts.picture)), parts.icc, notices)
         found.bit_depth = parts.bit_depth
     found.exif, found.xmp, found.dpi = exif_tags.bare(parts.exif), parts.xmp, parts.dpi
+    found.photoshop = parts.photoshop or _as_photoshop(parts.iptc)
     found.png_text, found.png_colour = parts.text, parts.colour
     for kind, content in parts.colour:
         if kind == b"cICP" and len(content) == 4:
@@ -287,7 +290,7 @@ def _decode_heic(source: Source) -> Found:
     found = Found(
         heic.decode(image),
         bit_depth=info["bit_depth"],
-        orientation=1,
+        turned=True,
         exif=exif_tags.bare(info.get("exif") or b""),
         icc=info.get("icc_profile") or b"",
         xmp=info.get("xmp") or b"",
@@ -314,13 +317,11 @@ def _from_pillow(image: Image.Image, icc: bytes, notices: list[str]) -> Found:
     mode = image.mode
     if mode in ("CMYK", "LAB", "YCbCr"):
         if mode != "YCbCr":
-            by = (
-                "its own profile"
-                if mode == "LAB" or colour_space(icc) == mode
-                else "a simple rule, for want of a profile"
-            )
+            image, by_profile = to_srgb_picture(image, icc)
+            usable = " that can be used" if icc else ""
+            by = "its own profile" if by_profile else f"a simple rule, for want of a profile{usable}"
             notices.append(f"it was converted from {mode} to sRGB by {by}, and is written as RGB")
-            image, icc = to_srgb_picture(image, icc), b""
+            icc = b""
         else:
             image = image.convert("RGB")
     elif mode in ("P", "PA") or "transparency" in image.info:

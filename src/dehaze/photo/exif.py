@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import suppress
 
 from dehaze.photo import ifd
 
@@ -18,7 +19,7 @@ INCH, CENTIMETRE = 2, 3
 _PREFIX = b"Exif\0\0"
 _INTEROP_INDEX, _ADOBE_RGB = 0x0001, b"R03\0"
 _THUMBNAIL_PLACES = ((0x0201, 0x0202), (0x0111, 0x0117))
-_SIDES = ((0x0100, 0x0101), (0xA002, 0xA003))
+_SIDES = ((0x0100, 0x0101), (0xA002, 0xA003), (X_RESOLUTION, Y_RESOLUTION))
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)([1-8])")
 _XMP_THUMBNAILS = re.compile(rb"<(xmp|xap):Thumbnails>.*?</\1:Thumbnails>", re.DOTALL)
@@ -27,12 +28,14 @@ _XMP_OTHER_PICTURES = re.compile(
     rb"|\s(?:hdrgm|GContainer):\w+=\"[^\"]*\"|\s(?:GCamera|Camera):(?:MicroVideo|MotionPhoto)\w*=\"[^\"]*\"",
     re.DOTALL,
 )
-_XMP_SIDES = re.compile(rb"(tiff:Image|exif:Pixel)(Width|Length|XDimension|YDimension)\b")
+_XMP_SIDES = re.compile(rb"(tiff:Image|exif:Pixel|tiff:)(Width|Length|[XY]Dimension|[XY]Resolution)\b")
 _SWAPPED = {
     b"Width": b"Length",
     b"Length": b"Width",
     b"XDimension": b"YDimension",
     b"YDimension": b"XDimension",
+    b"XResolution": b"YResolution",
+    b"YResolution": b"XResolution",
 }
 
 
@@ -134,11 +137,9 @@ def _repaired(exif: bytes) -> bytes:
 def _swap_sides(data: bytearray, layout: ifd.Layout, found: list[ifd.Slot]) -> None:
     everything = {slot.tag: slot for slot in found}
     if ifd.EXIF in everything:
-        (child,) = struct.unpack_from(layout.offset, data, everything[ifd.EXIF].value)
-        try:
+        with suppress(ValueError, struct.error):
+            (child,) = struct.unpack_from(layout.offset, data, everything[ifd.EXIF].value)
             everything |= {slot.tag: slot for slot in ifd.slots(data, layout, child)[0]}
-        except ValueError:
-            return
     for pair in _SIDES:
         if all(tag in everything for tag in pair):
             a, b = (

@@ -64,7 +64,7 @@ def parse_matrix(icc: bytes) -> MatrixProfile | None:
             return None
         red, green, blue = (_curve(tags[f"{channel}TRC"]) for channel in "rgb")
         matrix = np.array([_xyz(tags[f"{channel}XYZ"]) for channel in "rgb"]).T
-    except (struct.error, KeyError, IndexError, OverflowError) as error:
+    except (struct.error, LookupError, ArithmeticError) as error:
         raise ValueError(f"damaged ICC profile: {error!r}") from error
     if abs(np.linalg.det(matrix)) < 1e-6:
         raise ValueError("damaged ICC profile: its primaries span no colour space")

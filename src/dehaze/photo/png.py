@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dehaze.photo.damage import DamagedError
+from dehaze.photo.jpeg import XMP_PREFIX
 from dehaze.photo.threads import workers
 
 Chunk = tuple[bytes, bytes]
@@ -29,6 +30,8 @@ _COLOUR = {b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI"}
 _TEXT = {b"tEXt", b"zTXt", b"iTXt"}
 _XMP_KEYWORD = b"XML:com.adobe.xmp\0"
 _RAW_PROFILE = b"Raw profile type "
+_RAW_KINDS = {b"exif", b"APP1", b"xmp", b"iptc", b"8bim"}
+_HEX_LINE = 72
 _INCH = 0.0254
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _STRIP_BYTES = 1 << 18
@@ -45,6 +48,8 @@ class Split:
         colour_type: PNG's code: 0 gray, 2 RGB, 3 palette, 4 gray and alpha, 6 RGBA.
         transparent: Content of tRNS.
         picture: A PNG file without metadata.
+        photoshop: Photoshop image resources.
+        iptc: IPTC data outside such resources.
         frames: Frames of an animation; 1 if there is none.
     """
 
@@ -56,6 +61,8 @@ class Split:
     exif: bytes = b""
     icc: bytes = b""
     xmp: bytes = b""
+    photoshop: bytes = b""
+    iptc: bytes = b""
     dpi: tuple[float, float] | None = None
     frames: int = 1
     text: list[Chunk] = field(default_factory=list)
@@ -112,6 +119,7 @@ def metadata_chunks(
     dpi: tuple[float, float] | None = None,
     exif: bytes = b"",
     xmp: bytes = b"",
+    photoshop: bytes = b"",
     text: Iterable[Chunk] = (),
 ) -> list[Chunk]:
     """Make the chunks of a file's metadata; a profile overrules other statements on colour."""
@@ -126,6 +134,8 @@ def metadata_chunks(
         chunks.append((b"eXIf", exif))
     if xmp:
         chunks.append((b"iTXt", _XMP_KEYWORD + bytes(4) + xmp))
+    if photoshop:
+        chunks.append(_raw_profile(b"8bim", photoshop))
     return [*chunks, *text]
 
 
@@ -167,15 +177,30 @@ def _take_text(found: Split, name: bytes, content: bytes) -> None:
 
 
 def _take_raw_profile(found: Split, name: bytes, content: bytes) -> None:
-    """ImageMagick's way to store EXIF before PNG had a chunk for it: a line of length, then hex digits."""
+    """ImageMagick's way to store what PNG had no chunk for: a name, a length, then lines of hex digits."""
     keyword, text = content.split(b"\0", 1)
     kind = keyword[len(_RAW_PROFILE) :]
-    if kind not in (b"exif", b"APP1") or found.exif:
+    if kind not in _RAW_KINDS:
+        found.text.append((name, content))
         return
     if name == b"zTXt":
         text = _inflate(text[1:])
-    digits = b"".join(text.split(b"\n")[3:])
-    found.exif = bytes.fromhex(digits.decode("ascii"))
+    profile = bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
+    if kind == b"xmp" or profile.startswith(XMP_PREFIX):
+        found.xmp = found.xmp or profile.removeprefix(XMP_PREFIX)
+    elif kind in (b"exif", b"APP1"):
+        found.exif = found.exif or profile
+    elif profile.startswith(b"8BIM"):
+        found.photoshop = found.photoshop or profile
+    else:
+        found.iptc = found.iptc or profile
+
+
+def _raw_profile(kind: bytes, profile: bytes) -> Chunk:
+    digits = profile.hex().encode()
+    lines = [digits[start : start + _HEX_LINE] for start in range(0, len(digits), _HEX_LINE)]
+    text = b"\n".join([b"", kind, b"%8d" % len(profile), *lines, b""])
+    return b"zTXt", _RAW_PROFILE + kind + b"\0\0" + zlib.compress(text)
 
 
 def _inflate(content: bytes) -> bytes:

@@ -66,7 +66,7 @@ def read(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Phot
     if format is None:
         raise PhotoError(f"{name} is not a picture that dehaze can read: {_describe(data)}", _readable())
     try:
-        found = DECODERS[format](Source(data, name, max_pixels))
+        return _finish(format, DECODERS[format](Source(data, name, max_pixels)))
     except PhotoError:
         raise
     except MemoryError as error:
@@ -75,7 +75,6 @@ def read(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Phot
         raise PhotoError(
             f"{name} is a damaged {format} file: {_reason(error)}", "fetch or export the file again"
         ) from error
-    return _finish(format, found)
 
 
 def _load(source: Path | str | BinaryIO) -> tuple[str, bytes]:
@@ -107,19 +106,14 @@ def _load(source: Path | str | BinaryIO) -> tuple[str, bytes]:
 def _finish(format: str, found: Found) -> Photo:
     """Apply the orientation, make the metadata agree, and work out the colours."""
     notices = found.notices
-    exif, directory = found.exif, ifd.Directory()
-    try:
-        directory = exif_tags.first_directory(exif)
-    except ValueError:
-        exif = b""
-        notices.append("its EXIF data is damaged and was left out")
-    stated = directory.number(exif_tags.ORIENTATION, 0) or exif_tags.xmp_orientation(found.xmp) or 1
-    turn = found.orientation or stated
-    transposed = (turn if found.orientation is None else stated) in _TRANSPOSING
+    exif, directory, orientation = _upright_exif(found)
+    transposed = orientation in _TRANSPOSING
+    samples = found.samples if found.turned else _turn(found.samples, orientation)
+    dpi = _credible(found.dpi) or _credible(exif_tags.resolution(directory))
     icc = found.icc
     if not icc and exif_tags.says_adobe_rgb(directory):
         icc = make_profile("Adobe RGB (1998) compatible", ADOBE_RGB, ADOBE_GAMMA)
-    colours, alpha, gray = _separate(_turn(found.samples, turn))
+    colours, alpha, gray = _separate(samples)
     return Photo(
         pixels=colours,
         alpha=alpha,
@@ -127,8 +121,8 @@ def _finish(format: str, found: Found) -> Photo:
         info=PhotoInfo(
             format=format,
             bit_depth=found.bit_depth,
-            dpi=_credible(found.dpi) or _credible(exif_tags.resolution(directory)),
-            exif=exif_tags.make_upright(exif, transposed=transposed) if exif else b"",
+            dpi=dpi[::-1] if dpi and transposed else dpi,
+            exif=exif,
             icc=icc,
             xmp=exif_tags.make_xmp_upright(found.xmp, transposed=transposed),
             xmp_extension=found.xmp_extension,
@@ -143,6 +137,21 @@ def _finish(format: str, found: Found) -> Photo:
         notices=notices,
         colour=_colour(icc, notices),
     )
+
+
+def _upright_exif(found: Found) -> tuple[bytes, ifd.Directory, int]:
+    """EXIF true of the upright picture, what it was before, and the orientation the file states."""
+    exif, directory = found.exif, ifd.Directory()
+    orientation = found.orientation or exif_tags.xmp_orientation(found.xmp) or 1
+    try:
+        directory = exif_tags.first_directory(exif)
+        orientation = found.orientation or directory.number(exif_tags.ORIENTATION, 0) or orientation
+        if exif:
+            exif = exif_tags.make_upright(exif, transposed=orientation in _TRANSPOSING)
+    except ValueError:
+        exif = b""
+        found.notices.append("its EXIF data is damaged and was left out")
+    return exif, directory, orientation
 
 
 def _credible(dpi: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -182,7 +182,7 @@ def _fitting(info: PhotoInfo, chosen: Format, note: Callable[[str], None]) -> Ph
     for name, what, places in (
         ("exif", "EXIF", chosen.metadata),
         ("xmp", "XMP", chosen.metadata),
-        ("photoshop", "IPTC and Photoshop data", chosen.name in ("JPEG", "TIFF")),
+        ("photoshop", "IPTC and Photoshop data", chosen.name in ("JPEG", "TIFF", "PNG")),
         ("xmp_extension", "extended XMP", chosen.name == "JPEG"),
         ("comment", "the JPEG comment", chosen.name == "JPEG"),
         ("png_chunks", "PNG text", chosen.name == "PNG"),
@@ -235,6 +235,7 @@ def _encode_png(job: _Job) -> bytes:
         dpi=info.dpi,
         exif=info.exif,
         xmp=info.xmp,
+        photoshop=info.photoshop,
         text=info.png_chunks,
     )
     return png.encode(job.samples, chunks)

@@ -60,7 +60,7 @@ def read_arrays(path: Path) -> Arrays | None:
         return None
     try:
         tensors = load_file(path)
-    except (SafetensorError, KeyError, TypeError):  # damaged, or of a type that NumPy lacks
+    except (SafetensorError, KeyError, TypeError, AttributeError):  # damaged, or of a type that NumPy lacks
         return None
     if not _agree(tensors, shapes(header.architecture)):
         return None

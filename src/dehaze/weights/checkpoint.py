@@ -208,6 +208,9 @@ def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]
 
 def _disagreement(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
     """What is wrong with a file's weights, in a few words; empty if nothing is."""
+    import torch
+
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     if missing := wanted.keys() - found.keys():
         return f"{min(missing)} is missing"
     if unknown := found.keys() - wanted.keys():
@@ -216,9 +219,9 @@ def _disagreement(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
         shape, expected = tuple(tensor.shape), tuple(wanted[name].shape)
         if shape != expected:
             return f"{name} has shape {shape}, expected {expected}"
-        if tensor.is_floating_point() != wanted[name].is_floating_point():
+        if (tensor.dtype in floats) != wanted[name].is_floating_point():
             return f"{name} holds {tensor.dtype}, expected {wanted[name].dtype}"
-        if not tensor.isfinite().all():
+        if not tensor.to(wanted[name].dtype).isfinite().all():
             return f"{name} holds values that are no finite numbers"
     return ""
 

@@ -10,12 +10,12 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dehaze.errors import ModelError
+from dehaze.parts import part_path
 from dehaze.weights.checkpoint import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -42,13 +42,18 @@ def known(address: str) -> Record | None:
     """Return the record of an address; None if it was never used.
 
     Raises:
-        ModelError: The record is damaged.
+        ModelError: The record is damaged or cannot be read.
     """
     path = _path(address)
     try:
         return _read(path)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ModelError(
+            f"the record of {address} in {path} cannot be read: {error.strerror or error}",
+            "ask its owner for leave to read it, or set HF_HOME to a folder of your own",
+        ) from error
     except (ValueError, TypeError) as error:
         raise ModelError(
             f"the record of {address} in {path} is damaged",
@@ -111,19 +116,17 @@ def _create(path: Path, data: bytes) -> bool:
     """Write a file that must not exist yet, so that nobody ever sees half of it; False if it does exist."""
     if path.exists():
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    temporary = part_path(path)
+    write_atomically(temporary, data)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
         os.link(temporary, path)
     except FileExistsError:
         return False
     except OSError:
         # A file system without hard links (FAT): the last of several first users wins.
-        Path(temporary).replace(path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return True
 
 
