@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import resource
+import stat
 import subprocess
 import sys
 from fractions import Fraction
@@ -360,6 +363,44 @@ def test_an_output_is_replaced_only_on_request(tmp_path: Path) -> None:
     assert len(pixels(target)) == FRAMES
     dehaze_video(str(source), source, Affine(), overwrite=True)
     assert len(pixels(source)) == FRAMES
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    source, target = make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    target.write_text("private")
+    target.chmod(0o600)
+    dehaze_video(str(source), target, Affine(), overwrite=True)
+    assert len(pixels(target)) == FRAMES
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out_%02d.png"])
+def test_a_write_protected_file_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source, dehazer = make_video(tmp_path / "in.mp4"), Affine()
+    old = tmp_path / name.replace("%02d", "03")
+    old.write_text("precious")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(VideoError, match=f"cannot write .*{old.name}: it is write-protected"):
+        dehaze_video(str(source), tmp_path / name, dehazer, overwrite=True)
+    assert dehazer.seen == []
+    assert old.read_text() == "precious"
+
+
+def test_a_video_is_on_the_disk_before_it_replaces_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source, target = make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    target.write_text("precious")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(VideoError, match=r"out\.mp4: No space left on device"):
+        dehaze_video(str(source), target, Affine(), overwrite=True)
+    assert target.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
 def test_where_a_video_goes_that_is_not_named() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import av
 
 from dehaze.errors import UsageError, VideoError
+from dehaze.parts import real_target
 from dehaze.pipeline import Pipeline, Timings
 from dehaze.upsample import LocalAffine, apply, shrink
 from dehaze.video.colour import Decoder, Pixels, bits
@@ -151,8 +152,7 @@ def dehaze_video(
     """
     settings = settings or VideoSettings()
     check_target(source, target, overwrite=overwrite)
-    if target.is_symlink():
-        target = target.resolve()  # the file that it leads to is written, and the link stays
+    target = _writable(target)
     report = VideoReport(source, target)
     began = time.perf_counter()
     clock = Timings()
@@ -215,6 +215,7 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
 
     Raises:
         UsageError: It exists, is the source itself or a directory, or there is no directory to put it in.
+        VideoError: It is write-protected.
     """
     if not target.parent.is_dir():
         raise UsageError(f"cannot write {target}: there is no directory {target.parent}")
@@ -227,6 +228,8 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
     else:
         existing = [target] if target.exists() else []
     if not existing or overwrite:
+        for path in existing or [target]:
+            _writable(path)
         return
     files = not is_live(source) and not is_pattern(source) and not is_pattern(str(target))
     if files and Path(source).exists() and target.samefile(source):
@@ -234,6 +237,14 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
             f"the output {target} is the input itself", "choose another name, or replace it with -y"
         )
     raise UsageError(f"{existing[0]} already exists", "replace it with -y, or choose another name with -o")
+
+
+def _writable(target: Path) -> Path:
+    """The file that is to be written: a link stays, and what it leads to is replaced."""
+    try:
+        return real_target(target)
+    except OSError as error:
+        raise VideoError(f"cannot write {target}: {error.strerror}") from error
 
 
 def _first_frame(source: Source) -> tuple[av.VideoFrame, Iterator[Parcel]]:

@@ -20,7 +20,7 @@ from av.stream import Stream
 
 from dehaze.errors import UsageError, VideoError
 from dehaze.machine import available_cpus
-from dehaze.parts import part_path, sweep
+from dehaze.parts import part_path, put_in_place, sweep
 from dehaze.video.colour import Encoder as ToFrame
 from dehaze.video.colour import Pixels, bits, has_alpha, output_colour, output_format
 from dehaze.video.source import Look, Parcel, Source, ffmpeg_name, is_live, is_pattern
@@ -194,7 +194,7 @@ class Sink:
                 self._container.mux(self._stream.encode(None))
                 self._container.close()
                 if not self._is_sequence:
-                    self._part.replace(place)
+                    put_in_place(self._part, place)
         except BaseException:
             self.abandon()
             raise
