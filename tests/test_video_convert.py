@@ -19,7 +19,7 @@ import pytest
 
 from dehaze.errors import UsageError, VideoError
 from dehaze.upsample import LocalAffine
-from dehaze.video import VideoReport, VideoSettings, default_target, dehaze_video, still
+from dehaze.video import VideoReport, VideoSettings, default_target, dehaze_video, sink, still
 from making import FRAMES, HEIGHT, WIDTH, Affine, make_video, picture, tone
 
 
@@ -324,6 +324,10 @@ def test_webm_gets_a_codec_that_it_can_hold(tmp_path: Path) -> None:
         ("out.mp4", {"codec": "aac"}, "codec 'aac' encodes audio, not video"),
         ("out.webm", {"codec": "h264"}, "webm cannot hold h264"),
         ("out.mov", {"codec": "prores", "crf": 20}, "codec 'prores_ks' has no --crf"),
+        ("out.mp4", {"crf": 52}, "--crf is 52, expected 0 to 51 for codec 'libx264'"),
+        ("out.mp4", {"codec": "h265", "crf": 99}, "--crf is 99, expected 0 to 51 for codec 'libx265'"),
+        ("out.webm", {"crf": 64}, "--crf is 64, expected 0 to 63 for codec 'libvpx-vp9'"),
+        ("out_%d.jpg", {"crf": 0}, "--crf is 0, expected 1 to 31 for codec 'mjpeg'"),
         ("out.xyz", {}, r"cannot tell what kind of video out\.xyz is to be"),
         ("out.wav", {}, "holds no video"),
         ("out.gif", {}, "holds no video that this FFmpeg encodes well"),
@@ -341,6 +345,28 @@ def test_impossible_wishes_are_refused(
         convert(source, tmp_path / target, **settings)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
     assert source.read_bytes() == whole
+
+
+@pytest.mark.parametrize(("codec", "best", "worst"), [("h264", 0, 51), ("mpeg4", 1, 31)])
+def test_crf_is_quality_from_end_to_end_of_its_scale(
+    tmp_path: Path, codec: str, best: int, worst: int
+) -> None:
+    source = make_video(tmp_path / "in.mp4", frames=2, size=(320, 240))
+    sizes = [
+        convert(source, tmp_path / f"{crf}.avi", codec=codec, crf=crf).target.stat().st_size
+        for crf in (best, worst)
+    ]
+    assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_an_encoder_that_cannot_be_opened_is_not_blamed_on_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sink._QUIET, "libx264", {"preset": "none"})  # as refused as one without its hardware
+    with pytest.raises(UsageError) as caught:
+        convert(make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4", codec="h264")
+    assert caught.value.message.startswith("codec 'libx264' cannot be used on this machine: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,10 @@ DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libvpx": 8, "lib
 """Hardly visible losses; other encoders keep their own default."""
 
 _DEFAULT_CQ = 20
-_DEFAULT_QSCALE = 3
+_DEFAULT_QSCALE = 2
+_MAX_QSCALE = 31
+_MAX_CRF = {"h264": 51, "hevc": 51}
+"""For encoders to which FFmpeg passes on any number."""
 
 ALIASES = {
     "h264": "libx264",
@@ -62,8 +65,6 @@ _PICTURE_CODECS = {
 }
 _MPEG4_MAX_TICKS = 65535
 _MIN_TIMESCALE, _MAX_TIMESCALE = 10_000, 1_000_000
-_QSCALE_UNIT = 118
-"""FFmpeg's FF_QP2LAMBDA."""
 _QSCALE_CODECS = frozenset({"mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "msmpeg4v3", "flv1", "h263"})
 
 _SPEED = {
@@ -259,8 +260,6 @@ class Sink:
         context.thread_count = available_cpus()
         # Slices would cost H.264 quality.
         context.thread_type = ThreadType.FRAME if name == "libx264" else ThreadType.AUTO
-        if self._encoder.canonical_name in _QSCALE_CODECS:
-            context.flags |= Flags.qscale
         if self._encoder.canonical_name == "hevc" and self._container.format.name in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # What Apple's players ask for.
         self._tag_colour(context, pix_fmt)
@@ -384,18 +383,17 @@ def _find_encoder(
             raise UsageError(f"unknown codec '{asked}'", f"expected {short} or the name of an FFmpeg encoder")
         if encoder.type != "video":
             raise UsageError(f"codec '{asked}' encodes {encoder.type}, not video")
-        if not _can_encode(container, encoder):
-            raise UsageError(
-                f"{target.name}: {container.format.name} cannot hold {encoder.canonical_name}",
-                "use another --codec, or -o with .mkv",
-            )
+        _check_encoder(container, encoder, target)
         return encoder
     if container.format.name == "image2":
         return Codec(_PICTURE_CODECS.get(target.suffix.lower(), container.default_video_codec), "w")
     preferred = container.default_video_codec
     for name in (DEFAULT_CODEC, "h264", ALIASES.get(preferred, preferred)):
         encoder = _encoder(name)
-        if encoder is not None and _can_encode(container, encoder):
+        if encoder is None:
+            continue
+        with suppress(UsageError):
+            _check_encoder(container, encoder, target)
             if DEFAULT_CODEC not in av.codecs_available:
                 notice(f"this FFmpeg has no {DEFAULT_CODEC}: {encoder.name} is used")
             return encoder
@@ -412,24 +410,47 @@ def _encoder(name: str) -> Codec | None:
         return None
 
 
-def _can_encode(container: OutputContainer, encoder: Codec) -> bool:
-    """Try to write a header for an encoder's stream in a container of the same format in memory."""
-    formats, quiet = encoder.video_formats, _QUIET.get(encoder.name, {})
+def _check_encoder(container: OutputContainer, encoder: Codec, target: Path) -> None:
+    """Open an encoder, and write its stream's header in a container of the same format in memory.
+
+    Raises:
+        UsageError: The container cannot hold the stream, or the encoder cannot be used on this machine.
+    """
+    form, formats, quiet = container.format.name, encoder.video_formats, _QUIET.get(encoder.name, {})
     try:
-        with av.open(io.BytesIO(), "w", format=container.format.name) as trial:
+        with av.open(io.BytesIO(), "w", format=form) as trial:
             stream: Any = trial.add_stream(encoder.name, rate=25, options=quiet, width=320, height=240)
             if formats:
                 stream.pix_fmt = formats[0].name
+            _open_encoder(stream.codec_context, encoder)
             trial.start_encoding()
-    except (ValueError, av.FFmpegError, OSError):
-        return False
-    return True
+    except (ValueError, av.FFmpegError, OSError) as error:
+        raise UsageError(
+            f"{target.name}: {form} cannot hold {encoder.canonical_name}",
+            "use another --codec, or -o with .mkv",
+        ) from error
+
+
+def _open_encoder(context: Any, encoder: Codec) -> None:
+    # FFmpeg's log says more, but PyAV hands it on under a lock that its own threads can wait for.
+    try:
+        context.open()
+    except (av.FFmpegError, OSError) as error:
+        raise UsageError(
+            f"codec '{encoder.name}' cannot be used on this machine: {error.strerror}",
+            "use one that needs no hardware or driver of its own, such as --codec h264",
+        ) from error
 
 
 def _quality(encoder: Codec, crf: int | None) -> dict[str, str]:
-    """An encoder's options for constant quality."""
-    known = {option.name for option in encoder.create().supported_options.private}
+    """An encoder's options for constant quality.
+
+    Raises:
+        UsageError: The encoder has no such scale, or the number lies outside it.
+    """
+    known = {option.name: option for option in encoder.create().supported_options.private}
     if "crf" in known:
+        _check_crf(encoder, crf, 0, _MAX_CRF.get(encoder.canonical_name, known["crf"].max))
         crf = DEFAULT_CRF.get(encoder.name) if crf is None else crf
         return (
             _SPEED.get(encoder.name, {})
@@ -437,12 +458,20 @@ def _quality(encoder: Codec, crf: int | None) -> dict[str, str]:
             | ({} if crf is None else {"crf": str(crf)})
         )
     if "cq" in known:
+        _check_crf(encoder, crf, 0, known["cq"].max)
         return {"rc": "vbr", "cq": str(_DEFAULT_CQ if crf is None else crf), "b": "0"}
     if encoder.canonical_name in _QSCALE_CODECS:
-        return {"global_quality": str((_DEFAULT_QSCALE if crf is None else crf) * _QSCALE_UNIT)}
+        _check_crf(encoder, crf, 1, _MAX_QSCALE)
+        scale = str(_DEFAULT_QSCALE if crf is None else crf)
+        return {"qmin": scale, "qmax": scale}
     if crf is not None:
         raise UsageError(f"codec '{encoder.name}' has no --crf")
     return {}
+
+
+def _check_crf(encoder: Codec, crf: int | None, least: int, most: float) -> None:
+    if crf is not None and not least <= crf <= most:
+        raise UsageError(f"--crf is {crf}, expected {least} to {most:g} for codec '{encoder.name}'")
 
 
 def _timescale(time_base: Fraction) -> int:
