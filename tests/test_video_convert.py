@@ -277,6 +277,30 @@ def test_a_start_beyond_the_end_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [({"start": 0.39}, 9), ({"start": 0.1, "duration": 0.015}, 2), ({"duration": 0.0001}, 0)],
+)
+def test_a_part_in_which_no_frame_begins_has_the_one_that_is_shown(
+    tmp_path: Path, settings: dict[str, float], shown: int
+) -> None:
+    report = convert(make_video(tmp_path / "in.mp4", audio=True), tmp_path / "out.mp4", **settings)
+    assert times(report.target) == [0]
+    assert close(pixels(report.target)[0], picture(shown))
+
+
+def test_a_start_after_the_last_frame_is_refused_where_the_length_is_unknown(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.h264")
+    with pytest.raises(UsageError, match=r"in\.h264 has no frame at 9 s or after it"):
+        convert(source, tmp_path / "out.mp4", start=9)
+    with pytest.raises(UsageError, match=r"in\.h264 has no frame from 9 s to 9\.5 s"):
+        convert(source, tmp_path / "out.mp4", start=9, duration=0.5)
+
+
+def test_one_frame_has_a_middle(tmp_path: Path) -> None:
+    assert close(still(str(make_video(tmp_path / "in.mp4", frames=1))), picture(0))
+
+
 def test_numbered_pictures_in_and_out(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4")
     out = convert(source, tmp_path / "f_%03d.png")
@@ -514,7 +538,9 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 def test_a_video_without_a_single_good_frame_leaves_nothing(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mov", codec="png", pix_fmt="rgb24")
     damage(source, *range(FRAMES))
-    with pytest.raises(VideoError, match=r"no frame of .* can be decoded"):
+    with pytest.raises(
+        VideoError, match=r"no frame of .* can be decoded: all of it is damaged, or of a kind"
+    ):
         convert(source, tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["in.mov"]
 

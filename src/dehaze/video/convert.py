@@ -255,8 +255,7 @@ def _first_frame(source: Source) -> tuple[av.VideoFrame, Iterator[Parcel]]:
         held.append(parcel)
         if parcel.frame is not None:
             return parcel.frame, chain(held, parcels)
-    reason = "all of it is damaged" if source.damaged else "it is empty"
-    raise VideoError(f"no frame of {source.name} can be decoded: {reason}")
+    raise source.no_frame()
 
 
 class _Stages:
