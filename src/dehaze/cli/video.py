@@ -127,7 +127,14 @@ def video(
     refuse_empty("output", target)
     settings = inference.settings()
     times = parse_time(start, "--start"), None if duration is None else parse_time(duration, "--duration")
-    from dehaze.video import VideoSettings, check_source, check_target, default_target, dehaze_video
+    from dehaze.video import (
+        VideoSettings,
+        check_source,
+        check_target,
+        check_video,
+        default_target,
+        dehaze_video,
+    )
 
     work = VideoSettings(inference.strength, smooth, *times, fps, codec, crf, audio)
     check_source(source)
@@ -135,6 +142,7 @@ def video(
     check_target(source, path, overwrite=overwrite)
     if dry_run:
         check_request(inference.model, settings)
+        check_video(source, path, work, overwrite=overwrite)
         out.line(f"would write {path} from {source}")
         out.record({"input": source, "output": str(path), "dry_run": True})
         return

@@ -1,6 +1,6 @@
 """Video: container in, frames, container out; steady over time, with its times, sound and colours kept."""
 
-from dehaze.video.convert import VideoReport, VideoSettings, check_target, dehaze_video, still
+from dehaze.video.convert import VideoReport, VideoSettings, check_target, check_video, dehaze_video, still
 from dehaze.video.sink import default_target
 from dehaze.video.source import VIDEO_SUFFIXES, check_source
 
@@ -10,6 +10,7 @@ __all__ = [
     "VideoSettings",
     "check_source",
     "check_target",
+    "check_video",
     "default_target",
     "dehaze_video",
     "still",

@@ -16,7 +16,7 @@ from dehaze.parts import real_target
 from dehaze.pipeline import Pipeline, Timings
 from dehaze.upsample import LocalAffine, apply, shrink
 from dehaze.video.colour import Decoder, Pixels, bits
-from dehaze.video.sink import Sink
+from dehaze.video.sink import Sink, check_output
 from dehaze.video.source import DEFAULT_RATE, Look, Parcel, Source, is_live, is_pattern, sequence_files
 from dehaze.video.steady import DEFAULT_SECONDS, Steadier
 
@@ -156,9 +156,7 @@ def dehaze_video(
     report = VideoReport(source, target)
     began = time.perf_counter()
     clock = Timings()
-    with Source(
-        source, start=settings.start, duration=settings.duration, frame_rate=settings.frame_rate
-    ) as opened:
+    with _open(source, settings) as opened:
         with clock.measure("decode"):
             first, parcels = _first_frame(opened)
         look = Look.of(first)
@@ -210,6 +208,22 @@ def still(name: str) -> Pixels:
         return look.orientation.upright(pixels)
 
 
+def check_video(source: str, target: Path, settings: VideoSettings, *, overwrite: bool) -> None:
+    """Refuse what `dehaze_video` refuses before it writes; a stream or a camera is not opened.
+
+    The arguments are those of `dehaze_video`.
+
+    Raises:
+        UsageError: As for `dehaze_video`.
+        VideoError: The source has no frame that can be decoded, or the target is write-protected.
+    """
+    check_target(source, target, overwrite=overwrite)
+    if not is_live(source):
+        with _open(source, settings) as opened:
+            _first_frame(opened)
+    check_output(target, codec=settings.codec, crf=settings.crf)
+
+
 def check_target(source: str, target: Path, *, overwrite: bool) -> None:
     """Refuse a target before any work is done.
 
@@ -245,6 +259,10 @@ def _writable(target: Path) -> Path:
         return real_target(target)
     except OSError as error:
         raise VideoError(f"cannot write {target}: {error.strerror}") from error
+
+
+def _open(source: str, settings: VideoSettings) -> Source:
+    return Source(source, start=settings.start, duration=settings.duration, frame_rate=settings.frame_rate)
 
 
 def _first_frame(source: Source) -> tuple[av.VideoFrame, Iterator[Parcel]]:

@@ -6,7 +6,7 @@ import errno
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,17 @@ def default_target(name: str) -> Path:
     return path.with_name(f"{stem or 'frames'}_dehazed.mp4")
 
 
+def check_output(target: Path, *, codec: str | None, crf: int | None) -> None:
+    """Refuse what `Sink` refuses whatever the video; nothing is written.
+
+    Raises:
+        UsageError: As for `Sink`.
+    """
+    os.environ.setdefault("SVT_LOG", "1")  # errors alone
+    with closing(_open(target, part_path(target, keep_suffix=True), {})) as container:
+        _quality(_find_encoder(container, codec, target, lambda _: None), crf)
+
+
 class Sink:
     """A video being written. Nothing stands at the target before `finish`, except for image sequences.
 
@@ -143,7 +154,12 @@ class Sink:
         self._last_dts: dict[int, int] = {}
         self._last_pts: int | None = None
         sweep([target])
-        self._container = self._open()
+        if self._is_sequence:
+            options = {"atomic_writing": "1", "start_number": str(source.first_number)}
+        else:
+            # MP4 keeps the beginning of each stream in this unit, by default whole milliseconds.
+            options = {"movie_timescale": str(_timescale(source.time_base))}
+        self._container = _open(target, self._part, options)
         try:
             self._encoder = _find_encoder(self._container, codec, target, notice)
             self.codec_name = self._encoder.name
@@ -207,31 +223,6 @@ class Sink:
             self._container.close()
         if not self._is_sequence:
             self._part.unlink(missing_ok=True)
-
-    def _open(self) -> OutputContainer:
-        if self._is_sequence:
-            options = {"atomic_writing": "1", "start_number": str(self._source.first_number)}
-        else:
-            # MP4 keeps the beginning of each stream in this unit, by default whole milliseconds.
-            options = {"movie_timescale": str(_timescale(self._source.time_base))}
-        form = "image2" if self._is_sequence else None
-        try:
-            container = av.open(ffmpeg_name(str(self._part)), "w", format=form, container_options=options)
-        except ValueError as error:
-            known = ".mp4, .mov, .mkv, .webm, .avi or numbered pictures such as frames_%04d.png"
-            raise UsageError(
-                f"cannot tell what kind of video {self._target.name} is to be: expected {known}"
-            ) from error
-        if not container.default_video_codec or container.default_video_codec == "none":
-            container.close()
-            raise UsageError(f"{self._target.name}: {container.format.long_name} holds no video")
-        if container.format.name == "image2" and not self._is_sequence:
-            container.close()
-            raise UsageError(
-                f"{self._target.name} is one picture, not a video",
-                f"number the pictures: {self._target.stem}_%04d{self._target.suffix}",
-            )
-        return container
 
     def _add_video(self, crf: int | None) -> av.VideoStream:
         source, look, name = self._source, self._look, self._encoder.name
@@ -370,6 +361,28 @@ def describe(stream: Stream) -> str:
     if language != "und":
         parts.append(f"({language})")
     return f"stream {stream.index}, {' '.join(parts)}"
+
+
+def _open(target: Path, part: Path, options: dict[str, str]) -> OutputContainer:
+    """A container of the target's kind; there is no file before its header is written."""
+    form = "image2" if is_pattern(str(target)) else None
+    try:
+        container = av.open(ffmpeg_name(str(part)), "w", format=form, container_options=options)
+    except ValueError as error:
+        known = ".mp4, .mov, .mkv, .webm, .avi or numbered pictures such as frames_%04d.png"
+        raise UsageError(
+            f"cannot tell what kind of video {target.name} is to be: expected {known}"
+        ) from error
+    if not container.default_video_codec or container.default_video_codec == "none":
+        container.close()
+        raise UsageError(f"{target.name}: {container.format.long_name} holds no video")
+    if container.format.name == "image2" and form is None:
+        container.close()
+        raise UsageError(
+            f"{target.name} is one picture, not a video",
+            f"number the pictures: {target.stem}_%04d{target.suffix}",
+        )
+    return container
 
 
 def _find_encoder(

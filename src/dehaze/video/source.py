@@ -310,8 +310,8 @@ class Source:
                     yield timed
                     parcel, seen = Parcel(), True
                 elif pts * self.time_base <= self._begin and self.container.duration:
-                    left = max(timed.pts + duration, 0)
-                    shown = replace(timed, pts=0, duration=left)  # the start lies before the known end
+                    late = max(-timed.pts, 0)  # the start lies before the known end
+                    shown = replace(timed, pts=timed.pts + late, duration=max(duration - late, 0))
         if shown is not None and not seen:
             yield replace(shown, packets=parcel.packets)
         elif parcel.packets:
