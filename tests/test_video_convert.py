@@ -602,7 +602,8 @@ def test_an_output_directory_that_vanishes_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are a matter of POSIX")
-def test_a_disk_that_fills_leaves_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["out.mp4", "out_%02d.bmp"])
+def test_a_disk_that_fills_leaves_no_file(tmp_path: Path, name: str) -> None:
     source = make_video(tmp_path / "in.mp4", frames=30)
     script = """
 import resource, sys
@@ -611,19 +612,43 @@ sys.path.insert(0, sys.argv[1])
 from making import Affine
 from dehaze.errors import VideoError
 from dehaze.video import VideoSettings, dehaze_video
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
 try:
-    dehaze_video(sys.argv[2], Path(sys.argv[3]), Affine(), VideoSettings(crf=0))
+    dehaze_video(sys.argv[2], Path(sys.argv[3]), Affine(), VideoSettings())
 except VideoError as error:
     sys.stderr.write(error.message)
 """
-    arguments = [str(Path(__file__).parent), str(source), str(tmp_path / "out.mp4")]
+    arguments = [str(Path(__file__).parent), str(source), str(tmp_path / name)]
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
     )
-    assert "out.mp4: File too large" in done.stderr
+    assert f"{name}: File too large" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4096
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1024
+
+
+def test_numbered_pictures_stay_when_the_disk_is_full_and_the_hint_is_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, count = sink.Sink.write, 0
+
+    def filling(self: sink.Sink, *arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        with self._writing("cannot write"):
+            if count == 4:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, *arguments)
+
+    source, target = make_video(tmp_path / "in.mp4"), tmp_path / "f_%02d.png"
+    monkeypatch.setattr(sink.Sink, "write", filling)
+    with pytest.raises(VideoError) as caught:
+        convert(source, target)
+    assert caught.value.hint.endswith("again with -y, which replaces the pictures made so far")
+    assert len(list(tmp_path.glob("f_*"))) == 3
+    with pytest.raises(UsageError, match=r"f_01\.png already exists"):
+        convert(source, target)
+    assert dehaze_video(str(source), target, Affine(), overwrite=True).frames == FRAMES
 
 
 def test_frames_are_decoded_only_a_few_ahead_of_those_written(tmp_path: Path) -> None:

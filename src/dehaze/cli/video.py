@@ -120,7 +120,8 @@ def video(
     dehaze video frames_%04d.png -o clear_%04d.png
 
     Ctrl-C finishes what is done so far and keeps it as <stem>.partial<ext>, which plays; from a camera or a
-    stream, under its own name. A second Ctrl-C leaves nothing.
+    stream, under its own name. A second Ctrl-C leaves nothing. Numbered pictures that are done stay as they
+    are in any case: after an interruption the same command needs -y.
     """
     out = messages.start()
     refuse_empty("input", source)

@@ -143,12 +143,14 @@ def dehaze_video(
         settings: See `VideoSettings`.
         overwrite: Replace the target if it exists.
         progress: Told after each frame how many are written and how many are expected, if known.
-        stop: Polled; once true, what is done so far is finished and kept: at the target for a stream or a
-            camera, which has no end of its own, else at ``<stem>.partial<suffix>`` beside it.
+        stop: Polled; once true, what is done so far is finished and kept: at the target if it is a pattern,
+            or for a stream or a camera, which has no end of its own; else at ``<stem>.partial<suffix>``
+            beside it.
 
     Raises:
         UsageError: The request does not make sense, or the target exists; nothing is written.
-        VideoError: The source cannot be read or the target not written; no part of a file is left.
+        VideoError: The source cannot be read or the target not written; no part of a file is left, but whole
+            pictures of a sequence stay.
     """
     settings = settings or VideoSettings()
     check_target(source, target, overwrite=overwrite)

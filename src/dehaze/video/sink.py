@@ -23,7 +23,7 @@ from dehaze.machine import available_cpus
 from dehaze.parts import part_path, put_in_place, sweep
 from dehaze.video.colour import Encoder as ToFrame
 from dehaze.video.colour import Pixels, bits, has_alpha, output_colour, output_format
-from dehaze.video.source import Look, Parcel, Source, ffmpeg_name, is_live, is_pattern
+from dehaze.video.source import Look, Parcel, Source, ffmpeg_name, is_live, is_pattern, sequence_files
 
 DEFAULT_CODEC = "libx264"
 DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libvpx": 8, "libsvtav1": 26}
@@ -221,8 +221,9 @@ class Sink:
         """Leave no file behind; whole pictures of a sequence stay."""
         with suppress(av.FFmpegError, OSError):  # The file is about to go.
             self._container.close()
-        if not self._is_sequence:
-            self._part.unlink(missing_ok=True)
+        halves = sequence_files(_half(self._target)).values() if self._is_sequence else [self._part]
+        for half in halves:
+            half.unlink(missing_ok=True)
 
     def _add_video(self, crf: int | None) -> av.VideoStream:
         source, look, name = self._source, self._look, self._encoder.name
@@ -350,6 +351,8 @@ class Sink:
         except (av.FFmpegError, OSError) as error:
             reason = error.strerror or str(error)
             hint = "free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+            if hint and self._is_sequence:
+                hint += " with -y, which replaces the pictures made so far"
             raise VideoError(f"{what}: {reason}", hint) from error
 
 
@@ -485,6 +488,11 @@ def _quality(encoder: Codec, crf: int | None) -> dict[str, str]:
 def _check_crf(encoder: Codec, crf: int | None, least: int, most: float) -> None:
     if crf is not None and not least <= crf <= most:
         raise UsageError(f"--crf is {crf}, expected {least} to {most:g} for codec '{encoder.name}'")
+
+
+def _half(pattern: Path) -> Path:
+    """How FFmpeg names a picture of a sequence until it is whole."""
+    return pattern.with_name(f"{pattern.name}.tmp")
 
 
 def _timescale(time_base: Fraction) -> int:
