@@ -218,6 +218,15 @@ def test_numbered_pictures_that_exist_are_refused(capsys: pytest.CaptureFixture[
     assert "n_01.png already exists" in capsys.readouterr().err
 
 
+def test_fps_without_numbered_pictures_is_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(Path("a.mp4"), frames=2)
+    warning = "warning: --fps has an effect only on numbered pictures\n"
+    assert main(["video", "a.mp4", "-o", "n_%d.png", "--fps", "50"]) == 0
+    assert capsys.readouterr().err.startswith(warning)
+    assert main(["video", "n_%d.png", "-o", "b.mp4", "--fps", "50"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_encoders_do_not_talk_past_quiet() -> None:
     make_video(Path("a.mp4"))
     program = "from dehaze.cli import main; raise SystemExit(main())"

@@ -135,12 +135,15 @@ def video(
         check_video,
         default_target,
         dehaze_video,
+        is_pattern,
     )
 
     work = VideoSettings(inference.strength, smooth, *times, fps, codec, crf, audio)
     check_source(source)
     path = default_target(source) if target is None else Path(target)
     check_target(source, path, overwrite=overwrite)
+    if fps != DEFAULT_FPS and not is_pattern(source):
+        out.warning("--fps has an effect only on numbered pictures")
     if dry_run:
         check_request(inference.model, settings)
         check_video(source, path, work, overwrite=overwrite)

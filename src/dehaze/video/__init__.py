@@ -2,7 +2,7 @@
 
 from dehaze.video.convert import VideoReport, VideoSettings, check_target, check_video, dehaze_video, still
 from dehaze.video.sink import default_target
-from dehaze.video.source import VIDEO_SUFFIXES, check_source
+from dehaze.video.source import VIDEO_SUFFIXES, check_source, is_pattern
 
 __all__ = [
     "VIDEO_SUFFIXES",
@@ -13,5 +13,6 @@ __all__ = [
     "check_video",
     "default_target",
     "dehaze_video",
+    "is_pattern",
     "still",
 ]
