@@ -419,9 +419,15 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
     source, target = make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4"
     target.write_text("private")
     target.chmod(0o600)
-    dehaze_video(str(source), target, Affine(), overwrite=True)
+    modes: set[int] = set()
+
+    def look(*_: Any) -> None:
+        modes.update(stat.S_IMODE(part.stat().st_mode) for part in tmp_path.glob(".*.part.mp4"))
+
+    dehaze_video(str(source), target, Affine(), overwrite=True, progress=look)
     assert len(pixels(target)) == FRAMES
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert modes == {0o600}
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out_%02d.png"])

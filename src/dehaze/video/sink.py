@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
 import av
@@ -166,6 +167,9 @@ class Sink:
             self._stream = self._add_video(crf)
             self._copies = self._add_copies(audio)
             self._take_over_metadata()
+            with self._writing(f"cannot write {target}"):
+                if target.exists() and not self._is_sequence:
+                    self._part.touch(S_IMODE(target.stat().st_mode))  # a private file is one while it grows
             with self._writing(f"{self.codec_name} cannot encode this video"):
                 self._container.start_encoding()
         except BaseException:
