@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -17,6 +18,10 @@ import numpy as np
 import pytest
 
 from dehaze.gallery import MAX_PAIRS, THUMBNAIL_SIDE, Gallery, make_pair
+from dehaze.parts import part_path
+
+MAX_PROCESS = 2**22 + 1
+"""A process that no system runs."""
 
 BEFORE, AFTER = (200, 100, 50), (20, 160, 220)
 
@@ -139,6 +144,21 @@ def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.
         write_page(path, "a.jpg")
     assert [file.name for file in tmp_path.iterdir()] == ["g.html"]
     assert path.read_text() == "old"
+
+
+def test_a_page_is_replaced_as_any_other_file(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.html", tmp_path / "g.html"
+    real.write_text("old")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    mine = part_path(link)
+    left_over = mine.with_name(mine.name.replace(f".{os.getpid()}.", f".{MAX_PROCESS}."))
+    left_over.write_text("half")
+    write_page(link, "a.jpg")
+    assert link.is_symlink()
+    assert real.read_text() != "old"
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["g.html", "real.html"]
 
 
 class Browser:

@@ -63,6 +63,23 @@ def test_memory_of_a_group_is_bounded_by_its_limit(group: Path, most: str, expec
     assert machine.available_memory() == expected
 
 
+@pytest.mark.parametrize(
+    ("directory", "limit", "usage", "cached"),
+    [
+        (".", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_files_that_a_group_has_read_take_no_memory_from_it(
+    group: Path, directory: str, limit: str, usage: str, cached: str
+) -> None:
+    (group / directory).mkdir(exist_ok=True)
+    (group / directory / limit).write_text("3000000")
+    (group / directory / usage).write_text("2900000")
+    (group / directory / "memory.stat").write_text(f"{cached}_not 5\nanon 700000\n{cached} 2200000\nx 1\n")
+    assert machine.available_memory() == 2_300_000
+
+
 def test_memory_is_modest_where_the_system_does_not_say(group: Path) -> None:
     (group / "meminfo").unlink()
     assert machine.available_memory() == 2 * 1024**3

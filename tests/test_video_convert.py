@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import resource
+import stat
 import subprocess
 import sys
 from fractions import Fraction
@@ -16,7 +19,7 @@ import pytest
 
 from dehaze.errors import UsageError, VideoError
 from dehaze.upsample import LocalAffine
-from dehaze.video import VideoReport, VideoSettings, default_target, dehaze_video, still
+from dehaze.video import VideoReport, VideoSettings, default_target, dehaze_video, sink, still
 from making import FRAMES, HEIGHT, WIDTH, Affine, make_video, picture, tone
 
 
@@ -274,6 +277,30 @@ def test_a_start_beyond_the_end_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [({"start": 0.39}, 9), ({"start": 0.1, "duration": 0.015}, 2), ({"duration": 0.0001}, 0)],
+)
+def test_a_part_in_which_no_frame_begins_has_the_one_that_is_shown(
+    tmp_path: Path, settings: dict[str, float], shown: int
+) -> None:
+    report = convert(make_video(tmp_path / "in.mp4", audio=True), tmp_path / "out.mp4", **settings)
+    assert times(report.target) == [0]
+    assert close(pixels(report.target)[0], picture(shown))
+
+
+def test_a_start_after_the_last_frame_is_refused_where_the_length_is_unknown(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.h264")
+    with pytest.raises(UsageError, match=r"in\.h264 has no frame at 9 s or after it"):
+        convert(source, tmp_path / "out.mp4", start=9)
+    with pytest.raises(UsageError, match=r"in\.h264 has no frame from 9 s to 9\.5 s"):
+        convert(source, tmp_path / "out.mp4", start=9, duration=0.5)
+
+
+def test_one_frame_has_a_middle(tmp_path: Path) -> None:
+    assert close(still(str(make_video(tmp_path / "in.mp4", frames=1))), picture(0))
+
+
 def test_numbered_pictures_in_and_out(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4")
     out = convert(source, tmp_path / "f_%03d.png")
@@ -321,6 +348,10 @@ def test_webm_gets_a_codec_that_it_can_hold(tmp_path: Path) -> None:
         ("out.mp4", {"codec": "aac"}, "codec 'aac' encodes audio, not video"),
         ("out.webm", {"codec": "h264"}, "webm cannot hold h264"),
         ("out.mov", {"codec": "prores", "crf": 20}, "codec 'prores_ks' has no --crf"),
+        ("out.mp4", {"crf": 52}, "--crf is 52, expected 0 to 51 for codec 'libx264'"),
+        ("out.mp4", {"codec": "h265", "crf": 99}, "--crf is 99, expected 0 to 51 for codec 'libx265'"),
+        ("out.webm", {"crf": 64}, "--crf is 64, expected 0 to 63 for codec 'libvpx-vp9'"),
+        ("out_%d.jpg", {"crf": 0}, "--crf is 0, expected 1 to 31 for codec 'mjpeg'"),
         ("out.xyz", {}, r"cannot tell what kind of video out\.xyz is to be"),
         ("out.wav", {}, "holds no video"),
         ("out.gif", {}, "holds no video that this FFmpeg encodes well"),
@@ -338,6 +369,28 @@ def test_impossible_wishes_are_refused(
         convert(source, tmp_path / target, **settings)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
     assert source.read_bytes() == whole
+
+
+@pytest.mark.parametrize(("codec", "best", "worst"), [("h264", 0, 51), ("mpeg4", 1, 31)])
+def test_crf_is_quality_from_end_to_end_of_its_scale(
+    tmp_path: Path, codec: str, best: int, worst: int
+) -> None:
+    source = make_video(tmp_path / "in.mp4", frames=2, size=(320, 240))
+    sizes = [
+        convert(source, tmp_path / f"{crf}.avi", codec=codec, crf=crf).target.stat().st_size
+        for crf in (best, worst)
+    ]
+    assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_an_encoder_that_cannot_be_opened_is_not_blamed_on_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sink._QUIET, "libx264", {"preset": "none"})  # as refused as one without its hardware
+    with pytest.raises(UsageError) as caught:
+        convert(make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4", codec="h264")
+    assert caught.value.message.startswith("codec 'libx264' cannot be used on this machine: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -360,6 +413,50 @@ def test_an_output_is_replaced_only_on_request(tmp_path: Path) -> None:
     assert len(pixels(target)) == FRAMES
     dehaze_video(str(source), source, Affine(), overwrite=True)
     assert len(pixels(source)) == FRAMES
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    source, target = make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    target.write_text("private")
+    target.chmod(0o600)
+    modes: set[int] = set()
+
+    def look(*_: Any) -> None:
+        modes.update(stat.S_IMODE(part.stat().st_mode) for part in tmp_path.glob(".*.part.mp4"))
+
+    dehaze_video(str(source), target, Affine(), overwrite=True, progress=look)
+    assert len(pixels(target)) == FRAMES
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert modes == {0o600}
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out_%02d.png"])
+def test_a_write_protected_file_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source, dehazer = make_video(tmp_path / "in.mp4"), Affine()
+    old = tmp_path / name.replace("%02d", "03")
+    old.write_text("precious")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(VideoError, match=f"cannot write .*{old.name}: it is write-protected"):
+        dehaze_video(str(source), tmp_path / name, dehazer, overwrite=True)
+    assert dehazer.seen == []
+    assert old.read_text() == "precious"
+
+
+def test_a_video_is_on_the_disk_before_it_replaces_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source, target = make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    target.write_text("precious")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(VideoError, match=r"out\.mp4: No space left on device"):
+        dehaze_video(str(source), target, Affine(), overwrite=True)
+    assert target.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
 def test_where_a_video_goes_that_is_not_named() -> None:
@@ -447,7 +544,9 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 def test_a_video_without_a_single_good_frame_leaves_nothing(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mov", codec="png", pix_fmt="rgb24")
     damage(source, *range(FRAMES))
-    with pytest.raises(VideoError, match=r"no frame of .* can be decoded"):
+    with pytest.raises(
+        VideoError, match=r"no frame of .* can be decoded: all of it is damaged, or of a kind"
+    ):
         convert(source, tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["in.mov"]
 
@@ -509,7 +608,8 @@ def test_an_output_directory_that_vanishes_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are a matter of POSIX")
-def test_a_disk_that_fills_leaves_no_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["out.mp4", "out_%02d.bmp"])
+def test_a_disk_that_fills_leaves_no_file(tmp_path: Path, name: str) -> None:
     source = make_video(tmp_path / "in.mp4", frames=30)
     script = """
 import resource, sys
@@ -518,19 +618,43 @@ sys.path.insert(0, sys.argv[1])
 from making import Affine
 from dehaze.errors import VideoError
 from dehaze.video import VideoSettings, dehaze_video
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
 try:
-    dehaze_video(sys.argv[2], Path(sys.argv[3]), Affine(), VideoSettings(crf=0))
+    dehaze_video(sys.argv[2], Path(sys.argv[3]), Affine(), VideoSettings())
 except VideoError as error:
     sys.stderr.write(error.message)
 """
-    arguments = [str(Path(__file__).parent), str(source), str(tmp_path / "out.mp4")]
+    arguments = [str(Path(__file__).parent), str(source), str(tmp_path / name)]
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
     )
-    assert "out.mp4: File too large" in done.stderr
+    assert f"{name}: File too large" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4096
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1024
+
+
+def test_numbered_pictures_stay_when_the_disk_is_full_and_the_hint_is_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, count = sink.Sink.write, 0
+
+    def filling(self: sink.Sink, *arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        with self._writing("cannot write"):
+            if count == 4:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, *arguments)
+
+    source, target = make_video(tmp_path / "in.mp4"), tmp_path / "f_%02d.png"
+    monkeypatch.setattr(sink.Sink, "write", filling)
+    with pytest.raises(VideoError) as caught:
+        convert(source, target)
+    assert caught.value.hint.endswith("again with -y, which replaces the pictures made so far")
+    assert len(list(tmp_path.glob("f_*"))) == 3
+    with pytest.raises(UsageError, match=r"f_01\.png already exists"):
+        convert(source, target)
+    assert dehaze_video(str(source), target, Affine(), overwrite=True).frames == FRAMES
 
 
 def test_frames_are_decoded_only_a_few_ahead_of_those_written(tmp_path: Path) -> None:

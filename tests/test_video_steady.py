@@ -11,6 +11,7 @@ import pytest
 from dehaze.flicker import flicker
 from dehaze.metrics import psnr
 from dehaze.upsample import LocalAffine, apply, shrink
+from dehaze.video import steady
 from dehaze.video.steady import Steadier
 
 SIZE = WIDTH, HEIGHT = 160, 120
@@ -122,6 +123,18 @@ def test_what_changed_is_believed_anew_and_only_there() -> None:
     mixed = steadier(threes, after, 0.04)
     assert mixed.gain[20:40, 5:30].mean() == pytest.approx(2, abs=0.05)
     assert mixed.gain[20:40, 60:75].mean() == pytest.approx(3, abs=0.05)
+
+
+def test_what_comes_into_view_has_no_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pan over an even wall nothing changes at the edge, but what is there now was not seen before."""
+    wall = np.full((*WORKING, 3), 0.5, np.float32)
+    ones, threes = (LocalAffine(np.full_like(wall, v), np.zeros_like(wall)) for v in (1, 3))
+    monkeypatch.setattr(steady, "_flow", lambda before, after: np.full((*WORKING, 2), (10, 0), np.float32))
+    steadier = Steadier(1e6)
+    steadier(ones, wall, 0.0)
+    mixed = steadier(threes, wall, 0.04)
+    np.testing.assert_allclose(mixed.gain[:, :-10], 2, rtol=1e-5)
+    np.testing.assert_allclose(mixed.gain[:, -10:], 3, rtol=1e-5)
 
 
 def test_frames_count_by_their_age_and_first_all_alike() -> None:

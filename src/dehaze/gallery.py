@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dehaze.parts import part_path
+from dehaze.parts import sweep, write_whole
 
 THUMBNAIL_SIDE = 800
 """Long side of the embedded pictures in pixels."""
@@ -97,14 +97,8 @@ class Gallery:
             OSError: It cannot be written.
         """
         pairs = [self._pairs[index] for index in sorted(self._pairs)]
-        part = part_path(path)
-        try:
-            with part.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-                file.writelines(_page(pairs, title, subtitle))
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        sweep([path])
+        write_whole(path, b"".join(text.encode(errors="replace") for text in _page(pairs, title, subtitle)))
 
 
 def _reduce(pixels: Pixels, to_srgb: Callable[[Map], Map] | None) -> npt.NDArray[np.uint8]:

@@ -10,6 +10,17 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 _CPUINFO = Path("/proc/cpuinfo")
+_GROUP_MEMORY = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""Limit, usage, and where the cache of files is that the usage includes: version 2, version 1."""
+
 _MODEST = 2 * 1024**3
 """Assumed to be free where the system does not say."""
 
@@ -54,22 +65,27 @@ def _quota(group: Path) -> int | None:
 
 
 def _free_in_group(group: Path) -> float:
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    """What a control group's limit leaves; files in its cache give way, so they count as free."""
+    for limit, used, stat, cache in _GROUP_MEMORY:
         most, now = _number(group / limit), _number(group / used)
         if most is not None and now is not None:
-            return max(most - now, 0)
+            taken = now - (_entry(group / stat, cache) or 0)
+            return max(most - max(taken, 0), 0)
     return float("inf")
 
 
 def _free_in_system(meminfo: Path) -> int:
+    free = _entry(meminfo, "MemAvailable:")
+    return _MODEST if free is None else free * 1024
+
+
+def _entry(path: Path, key: str) -> int | None:
+    """The number after a key, in a file of one key a line; None if it is not there."""
     try:
-        lines = meminfo.read_text().splitlines()
+        lines = path.read_text().splitlines()
     except OSError:
-        return _MODEST
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), _MODEST)
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{key} ")), None)
 
 
 def _number(path: Path) -> int | None:

@@ -27,21 +27,49 @@ def write_whole(path: Path, data: bytes) -> None:
     if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(data)
         return
-    target = path.resolve() if path.is_symlink() else path
-    _check_writable(target)
+    target = real_target(path)
     temporary = part_path(target)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        temporary.replace(target)
+        put_in_place(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def real_target(path: Path) -> Path:
+    """The file that a new one is to replace: links followed, and known to be one that may be replaced.
+
+    Raises:
+        OSError: It is a directory or write-protected, or there is no directory to put it in.
+    """
+    target = path.resolve() if path.is_symlink() else path
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a directory")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no directory {target.parent}")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, "it is write-protected")
+    return target
+
+
+def put_in_place(part: Path, target: Path) -> None:
+    """Rename a finished file to its target once it is on the disk, with the permissions of the old file.
+
+    Args:
+        part: From `part_path`.
+        target: From `real_target`.
+
+    Raises:
+        OSError: It cannot be done; the part stays.
+    """
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    if target.exists():
+        shutil.copymode(target, part)
+    part.replace(target)
 
 
 def part_path(target: Path, *, keep_suffix: bool = False) -> Path:
@@ -75,16 +103,6 @@ def sweep(targets: Iterable[Path]) -> int:
                     path.unlink()
                     count += 1
     return count
-
-
-def _check_writable(target: Path) -> None:
-    """Refuse what replacing a file would silently allow, or name badly."""
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a directory")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, f"there is no directory {target.parent}")
-    if target.exists() and not os.access(target, os.W_OK):
-        raise PermissionError(errno.EACCES, "it is write-protected")
 
 
 def _key(name: str) -> str:

@@ -92,6 +92,12 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert files() == ["a.mp4"]
     assert capsys.readouterr().err == "would write a_dehazed.mp4 from a.mp4\n"
     assert main(["video", "a.mp4", "--dry-run", "-m", "none.safetensors"]) == 4
+    make_video(Path("old.mp4"), frames=2)
+    assert main(["video", "a.mp4", "-o", "old.mp4", "-y", "--dry-run"]) == 0
+    assert main(["video", "a.mp4", "-o", "n_%02d.png", "--dry-run"]) == 0
+    assert main(["video", "rtsp://127.0.0.1:9/x", "-o", "b.mp4", "--dry-run"]) == 0
+    assert files() == ["a.mp4", "old.mp4"]
+    assert frames("old.mp4") == 2
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,8 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (["a.mp4", "-o", "no/b.mp4"], 2, "there is no directory no"),
         (["a.mp4", "-o", "b.xyz"], 2, "cannot tell what kind of video b.xyz is to be"),
         (["a.mp4", "--codec", "nonsense"], 2, "unknown codec 'nonsense'"),
+        (["a.mp4", "-o", "b.webm", "--codec", "h264"], 2, "b.webm: webm cannot hold h264"),
+        (["a.mp4", "--crf", "52"], 2, "--crf is 52, expected 0 to 51 for codec 'libx264'"),
         (["a.mp4", "--start", "soon"], 2, "--start is 'soon', expected seconds"),
         (["a.mp4", "--start", "99"], 2, "--start 99 s is beyond the end of a.mp4"),
         (["a.mp4", "--duration", "0"], 2, "--duration is 0 seconds, expected more than 0"),
@@ -113,14 +121,15 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (["rtsp://127.0.0.1:9/x"], 2, "say where the video goes"),
     ],
 )
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(
-    arguments: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], status: int, message: str, dry: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_video(Path("a.mp4"))
     Path("empty.mp4").write_bytes(b"")
     Path("text.mp4").write_text("not a video" * 20)
     before = files()
-    assert main(["video", *arguments]) == status
+    assert main(["video", *arguments, *dry]) == status
     streams = capsys.readouterr()
     assert message in streams.err
     assert streams.err.startswith("error: ")
@@ -207,6 +216,15 @@ def test_numbered_pictures_that_exist_are_refused(capsys: pytest.CaptureFixture[
     assert main(command) == 0
     assert main(command) == 2
     assert "n_01.png already exists" in capsys.readouterr().err
+
+
+def test_fps_without_numbered_pictures_is_warned_about(capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(Path("a.mp4"), frames=2)
+    warning = "warning: --fps has an effect only on numbered pictures\n"
+    assert main(["video", "a.mp4", "-o", "n_%d.png", "--fps", "50"]) == 0
+    assert capsys.readouterr().err.startswith(warning)
+    assert main(["video", "n_%d.png", "-o", "b.mp4", "--fps", "50"]) == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_encoders_do_not_talk_past_quiet() -> None:

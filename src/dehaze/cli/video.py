@@ -120,21 +120,33 @@ def video(
     dehaze video frames_%04d.png -o clear_%04d.png
 
     Ctrl-C finishes what is done so far and keeps it as <stem>.partial<ext>, which plays; from a camera or a
-    stream, under its own name. A second Ctrl-C leaves nothing.
+    stream, under its own name. A second Ctrl-C leaves nothing. Numbered pictures that are done stay as they
+    are in any case: after an interruption the same command needs -y.
     """
     out = messages.start()
     refuse_empty("input", source)
     refuse_empty("output", target)
     settings = inference.settings()
     times = parse_time(start, "--start"), None if duration is None else parse_time(duration, "--duration")
-    from dehaze.video import VideoSettings, check_source, check_target, default_target, dehaze_video
+    from dehaze.video import (
+        VideoSettings,
+        check_source,
+        check_target,
+        check_video,
+        default_target,
+        dehaze_video,
+        is_pattern,
+    )
 
     work = VideoSettings(inference.strength, smooth, *times, fps, codec, crf, audio)
     check_source(source)
     path = default_target(source) if target is None else Path(target)
     check_target(source, path, overwrite=overwrite)
+    if fps != DEFAULT_FPS and not is_pattern(source):
+        out.warning("--fps has an effect only on numbered pictures")
     if dry_run:
         check_request(inference.model, settings)
+        check_video(source, path, work, overwrite=overwrite)
         out.line(f"would write {path} from {source}")
         out.record({"input": source, "output": str(path), "dry_run": True})
         return

@@ -1,8 +1,8 @@
 """Video: container in, frames, container out; steady over time, with its times, sound and colours kept."""
 
-from dehaze.video.convert import VideoReport, VideoSettings, check_target, dehaze_video, still
+from dehaze.video.convert import VideoReport, VideoSettings, check_target, check_video, dehaze_video, still
 from dehaze.video.sink import default_target
-from dehaze.video.source import VIDEO_SUFFIXES, check_source
+from dehaze.video.source import VIDEO_SUFFIXES, check_source, is_pattern
 
 __all__ = [
     "VIDEO_SUFFIXES",
@@ -10,7 +10,9 @@ __all__ = [
     "VideoSettings",
     "check_source",
     "check_target",
+    "check_video",
     "default_target",
     "dehaze_video",
+    "is_pattern",
     "still",
 ]

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import av
 
 from dehaze.errors import UsageError, VideoError
+from dehaze.parts import real_target
 from dehaze.pipeline import Pipeline, Timings
 from dehaze.upsample import LocalAffine, apply, shrink
 from dehaze.video.colour import Decoder, Pixels, bits
-from dehaze.video.sink import Sink
+from dehaze.video.sink import Sink, check_output
 from dehaze.video.source import DEFAULT_RATE, Look, Parcel, Source, is_live, is_pattern, sequence_files
 from dehaze.video.steady import DEFAULT_SECONDS, Steadier
 
@@ -142,23 +143,22 @@ def dehaze_video(
         settings: See `VideoSettings`.
         overwrite: Replace the target if it exists.
         progress: Told after each frame how many are written and how many are expected, if known.
-        stop: Polled; once true, what is done so far is finished and kept: at the target for a stream or a
-            camera, which has no end of its own, else at ``<stem>.partial<suffix>`` beside it.
+        stop: Polled; once true, what is done so far is finished and kept: at the target if it is a pattern,
+            or for a stream or a camera, which has no end of its own; else at ``<stem>.partial<suffix>``
+            beside it.
 
     Raises:
         UsageError: The request does not make sense, or the target exists; nothing is written.
-        VideoError: The source cannot be read or the target not written; no part of a file is left.
+        VideoError: The source cannot be read or the target not written; no part of a file is left, but whole
+            pictures of a sequence stay.
     """
     settings = settings or VideoSettings()
     check_target(source, target, overwrite=overwrite)
-    if target.is_symlink():
-        target = target.resolve()  # the file that it leads to is written, and the link stays
+    target = _writable(target)
     report = VideoReport(source, target)
     began = time.perf_counter()
     clock = Timings()
-    with Source(
-        source, start=settings.start, duration=settings.duration, frame_rate=settings.frame_rate
-    ) as opened:
+    with _open(source, settings) as opened:
         with clock.measure("decode"):
             first, parcels = _first_frame(opened)
         look = Look.of(first)
@@ -210,11 +210,28 @@ def still(name: str) -> Pixels:
         return look.orientation.upright(pixels)
 
 
+def check_video(source: str, target: Path, settings: VideoSettings, *, overwrite: bool) -> None:
+    """Refuse what `dehaze_video` refuses before it writes; a stream or a camera is not opened.
+
+    The arguments are those of `dehaze_video`.
+
+    Raises:
+        UsageError: As for `dehaze_video`.
+        VideoError: The source has no frame that can be decoded, or the target is write-protected.
+    """
+    check_target(source, target, overwrite=overwrite)
+    if not is_live(source):
+        with _open(source, settings) as opened:
+            _first_frame(opened)
+    check_output(target, codec=settings.codec, crf=settings.crf)
+
+
 def check_target(source: str, target: Path, *, overwrite: bool) -> None:
     """Refuse a target before any work is done.
 
     Raises:
         UsageError: It exists, is the source itself or a directory, or there is no directory to put it in.
+        VideoError: It is write-protected.
     """
     if not target.parent.is_dir():
         raise UsageError(f"cannot write {target}: there is no directory {target.parent}")
@@ -227,6 +244,8 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
     else:
         existing = [target] if target.exists() else []
     if not existing or overwrite:
+        for path in existing or [target]:
+            _writable(path)
         return
     files = not is_live(source) and not is_pattern(source) and not is_pattern(str(target))
     if files and Path(source).exists() and target.samefile(source):
@@ -234,6 +253,18 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
             f"the output {target} is the input itself", "choose another name, or replace it with -y"
         )
     raise UsageError(f"{existing[0]} already exists", "replace it with -y, or choose another name with -o")
+
+
+def _writable(target: Path) -> Path:
+    """The file that is to be written: a link stays, and what it leads to is replaced."""
+    try:
+        return real_target(target)
+    except OSError as error:
+        raise VideoError(f"cannot write {target}: {error.strerror}") from error
+
+
+def _open(source: str, settings: VideoSettings) -> Source:
+    return Source(source, start=settings.start, duration=settings.duration, frame_rate=settings.frame_rate)
 
 
 def _first_frame(source: Source) -> tuple[av.VideoFrame, Iterator[Parcel]]:
@@ -244,8 +275,7 @@ def _first_frame(source: Source) -> tuple[av.VideoFrame, Iterator[Parcel]]:
         held.append(parcel)
         if parcel.frame is not None:
             return parcel.frame, chain(held, parcels)
-    reason = "all of it is damaged" if source.damaged else "it is empty"
-    raise VideoError(f"no frame of {source.name} can be decoded: {reason}")
+    raise source.no_frame()
 
 
 class _Stages:

@@ -6,9 +6,10 @@ import errno
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
 import av
@@ -20,17 +21,20 @@ from av.stream import Stream
 
 from dehaze.errors import UsageError, VideoError
 from dehaze.machine import available_cpus
-from dehaze.parts import part_path, sweep
+from dehaze.parts import part_path, put_in_place, sweep
 from dehaze.video.colour import Encoder as ToFrame
 from dehaze.video.colour import Pixels, bits, has_alpha, output_colour, output_format
-from dehaze.video.source import Look, Parcel, Source, ffmpeg_name, is_live, is_pattern
+from dehaze.video.source import Look, Parcel, Source, ffmpeg_name, is_live, is_pattern, sequence_files
 
 DEFAULT_CODEC = "libx264"
 DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libvpx": 8, "libsvtav1": 26}
 """Hardly visible losses; other encoders keep their own default."""
 
 _DEFAULT_CQ = 20
-_DEFAULT_QSCALE = 3
+_DEFAULT_QSCALE = 2
+_MAX_QSCALE = 31
+_MAX_CRF = {"h264": 51, "hevc": 51}
+"""For encoders to which FFmpeg passes on any number."""
 
 ALIASES = {
     "h264": "libx264",
@@ -62,8 +66,6 @@ _PICTURE_CODECS = {
 }
 _MPEG4_MAX_TICKS = 65535
 _MIN_TIMESCALE, _MAX_TIMESCALE = 10_000, 1_000_000
-_QSCALE_UNIT = 118
-"""FFmpeg's FF_QP2LAMBDA."""
 _QSCALE_CODECS = frozenset({"mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "msmpeg4v3", "flv1", "h263"})
 
 _SPEED = {
@@ -104,6 +106,17 @@ def default_target(name: str) -> Path:
     return path.with_name(f"{stem or 'frames'}_dehazed.mp4")
 
 
+def check_output(target: Path, *, codec: str | None, crf: int | None) -> None:
+    """Refuse what `Sink` refuses whatever the video; nothing is written.
+
+    Raises:
+        UsageError: As for `Sink`.
+    """
+    os.environ.setdefault("SVT_LOG", "1")  # errors alone
+    with closing(_open(target, part_path(target, keep_suffix=True), {})) as container:
+        _quality(_find_encoder(container, codec, target, lambda _: None), crf)
+
+
 class Sink:
     """A video being written. Nothing stands at the target before `finish`, except for image sequences.
 
@@ -142,13 +155,21 @@ class Sink:
         self._last_dts: dict[int, int] = {}
         self._last_pts: int | None = None
         sweep([target])
-        self._container = self._open()
+        if self._is_sequence:
+            options = {"atomic_writing": "1", "start_number": str(source.first_number)}
+        else:
+            # MP4 keeps the beginning of each stream in this unit, by default whole milliseconds.
+            options = {"movie_timescale": str(_timescale(source.time_base))}
+        self._container = _open(target, self._part, options)
         try:
             self._encoder = _find_encoder(self._container, codec, target, notice)
             self.codec_name = self._encoder.name
             self._stream = self._add_video(crf)
             self._copies = self._add_copies(audio)
             self._take_over_metadata()
+            with self._writing(f"cannot write {target}"):
+                if target.exists() and not self._is_sequence:
+                    self._part.touch(S_IMODE(target.stat().st_mode))  # a private file is one while it grows
             with self._writing(f"{self.codec_name} cannot encode this video"):
                 self._container.start_encoding()
         except BaseException:
@@ -194,7 +215,7 @@ class Sink:
                 self._container.mux(self._stream.encode(None))
                 self._container.close()
                 if not self._is_sequence:
-                    self._part.replace(place)
+                    put_in_place(self._part, place)
         except BaseException:
             self.abandon()
             raise
@@ -204,33 +225,9 @@ class Sink:
         """Leave no file behind; whole pictures of a sequence stay."""
         with suppress(av.FFmpegError, OSError):  # The file is about to go.
             self._container.close()
-        if not self._is_sequence:
-            self._part.unlink(missing_ok=True)
-
-    def _open(self) -> OutputContainer:
-        if self._is_sequence:
-            options = {"atomic_writing": "1", "start_number": str(self._source.first_number)}
-        else:
-            # MP4 keeps the beginning of each stream in this unit, by default whole milliseconds.
-            options = {"movie_timescale": str(_timescale(self._source.time_base))}
-        form = "image2" if self._is_sequence else None
-        try:
-            container = av.open(ffmpeg_name(str(self._part)), "w", format=form, container_options=options)
-        except ValueError as error:
-            known = ".mp4, .mov, .mkv, .webm, .avi or numbered pictures such as frames_%04d.png"
-            raise UsageError(
-                f"cannot tell what kind of video {self._target.name} is to be: expected {known}"
-            ) from error
-        if not container.default_video_codec or container.default_video_codec == "none":
-            container.close()
-            raise UsageError(f"{self._target.name}: {container.format.long_name} holds no video")
-        if container.format.name == "image2" and not self._is_sequence:
-            container.close()
-            raise UsageError(
-                f"{self._target.name} is one picture, not a video",
-                f"number the pictures: {self._target.stem}_%04d{self._target.suffix}",
-            )
-        return container
+        halves = sequence_files(_half(self._target)).values() if self._is_sequence else [self._part]
+        for half in halves:
+            half.unlink(missing_ok=True)
 
     def _add_video(self, crf: int | None) -> av.VideoStream:
         source, look, name = self._source, self._look, self._encoder.name
@@ -259,8 +256,6 @@ class Sink:
         context.thread_count = available_cpus()
         # Slices would cost H.264 quality.
         context.thread_type = ThreadType.FRAME if name == "libx264" else ThreadType.AUTO
-        if self._encoder.canonical_name in _QSCALE_CODECS:
-            context.flags |= Flags.qscale
         if self._encoder.canonical_name == "hevc" and self._container.format.name in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # What Apple's players ask for.
         self._tag_colour(context, pix_fmt)
@@ -360,6 +355,8 @@ class Sink:
         except (av.FFmpegError, OSError) as error:
             reason = error.strerror or str(error)
             hint = "free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+            if hint and self._is_sequence:
+                hint += " with -y, which replaces the pictures made so far"
             raise VideoError(f"{what}: {reason}", hint) from error
 
 
@@ -373,6 +370,28 @@ def describe(stream: Stream) -> str:
     return f"stream {stream.index}, {' '.join(parts)}"
 
 
+def _open(target: Path, part: Path, options: dict[str, str]) -> OutputContainer:
+    """A container of the target's kind; there is no file before its header is written."""
+    form = "image2" if is_pattern(str(target)) else None
+    try:
+        container = av.open(ffmpeg_name(str(part)), "w", format=form, container_options=options)
+    except ValueError as error:
+        known = ".mp4, .mov, .mkv, .webm, .avi or numbered pictures such as frames_%04d.png"
+        raise UsageError(
+            f"cannot tell what kind of video {target.name} is to be: expected {known}"
+        ) from error
+    if not container.default_video_codec or container.default_video_codec == "none":
+        container.close()
+        raise UsageError(f"{target.name}: {container.format.long_name} holds no video")
+    if container.format.name == "image2" and form is None:
+        container.close()
+        raise UsageError(
+            f"{target.name} is one picture, not a video",
+            f"number the pictures: {target.stem}_%04d{target.suffix}",
+        )
+    return container
+
+
 def _find_encoder(
     container: OutputContainer, asked: str | None, target: Path, notice: Callable[[str], None]
 ) -> Codec:
@@ -384,18 +403,17 @@ def _find_encoder(
             raise UsageError(f"unknown codec '{asked}'", f"expected {short} or the name of an FFmpeg encoder")
         if encoder.type != "video":
             raise UsageError(f"codec '{asked}' encodes {encoder.type}, not video")
-        if not _can_encode(container, encoder):
-            raise UsageError(
-                f"{target.name}: {container.format.name} cannot hold {encoder.canonical_name}",
-                "use another --codec, or -o with .mkv",
-            )
+        _check_encoder(container, encoder, target)
         return encoder
     if container.format.name == "image2":
         return Codec(_PICTURE_CODECS.get(target.suffix.lower(), container.default_video_codec), "w")
     preferred = container.default_video_codec
     for name in (DEFAULT_CODEC, "h264", ALIASES.get(preferred, preferred)):
         encoder = _encoder(name)
-        if encoder is not None and _can_encode(container, encoder):
+        if encoder is None:
+            continue
+        with suppress(UsageError):
+            _check_encoder(container, encoder, target)
             if DEFAULT_CODEC not in av.codecs_available:
                 notice(f"this FFmpeg has no {DEFAULT_CODEC}: {encoder.name} is used")
             return encoder
@@ -412,24 +430,47 @@ def _encoder(name: str) -> Codec | None:
         return None
 
 
-def _can_encode(container: OutputContainer, encoder: Codec) -> bool:
-    """Try to write a header for an encoder's stream in a container of the same format in memory."""
-    formats, quiet = encoder.video_formats, _QUIET.get(encoder.name, {})
+def _check_encoder(container: OutputContainer, encoder: Codec, target: Path) -> None:
+    """Open an encoder, and write its stream's header in a container of the same format in memory.
+
+    Raises:
+        UsageError: The container cannot hold the stream, or the encoder cannot be used on this machine.
+    """
+    form, formats, quiet = container.format.name, encoder.video_formats, _QUIET.get(encoder.name, {})
     try:
-        with av.open(io.BytesIO(), "w", format=container.format.name) as trial:
+        with av.open(io.BytesIO(), "w", format=form) as trial:
             stream: Any = trial.add_stream(encoder.name, rate=25, options=quiet, width=320, height=240)
             if formats:
                 stream.pix_fmt = formats[0].name
+            _open_encoder(stream.codec_context, encoder)
             trial.start_encoding()
-    except (ValueError, av.FFmpegError, OSError):
-        return False
-    return True
+    except (ValueError, av.FFmpegError, OSError) as error:
+        raise UsageError(
+            f"{target.name}: {form} cannot hold {encoder.canonical_name}",
+            "use another --codec, or -o with .mkv",
+        ) from error
+
+
+def _open_encoder(context: Any, encoder: Codec) -> None:
+    # FFmpeg's log says more, but PyAV hands it on under a lock that its own threads can wait for.
+    try:
+        context.open()
+    except (av.FFmpegError, OSError) as error:
+        raise UsageError(
+            f"codec '{encoder.name}' cannot be used on this machine: {error.strerror}",
+            "use one that needs no hardware or driver of its own, such as --codec h264",
+        ) from error
 
 
 def _quality(encoder: Codec, crf: int | None) -> dict[str, str]:
-    """An encoder's options for constant quality."""
-    known = {option.name for option in encoder.create().supported_options.private}
+    """An encoder's options for constant quality.
+
+    Raises:
+        UsageError: The encoder has no such scale, or the number lies outside it.
+    """
+    known = {option.name: option for option in encoder.create().supported_options.private}
     if "crf" in known:
+        _check_crf(encoder, crf, 0, _MAX_CRF.get(encoder.canonical_name, known["crf"].max))
         crf = DEFAULT_CRF.get(encoder.name) if crf is None else crf
         return (
             _SPEED.get(encoder.name, {})
@@ -437,12 +478,25 @@ def _quality(encoder: Codec, crf: int | None) -> dict[str, str]:
             | ({} if crf is None else {"crf": str(crf)})
         )
     if "cq" in known:
+        _check_crf(encoder, crf, 0, known["cq"].max)
         return {"rc": "vbr", "cq": str(_DEFAULT_CQ if crf is None else crf), "b": "0"}
     if encoder.canonical_name in _QSCALE_CODECS:
-        return {"global_quality": str((_DEFAULT_QSCALE if crf is None else crf) * _QSCALE_UNIT)}
+        _check_crf(encoder, crf, 1, _MAX_QSCALE)
+        scale = str(_DEFAULT_QSCALE if crf is None else crf)
+        return {"qmin": scale, "qmax": scale}
     if crf is not None:
         raise UsageError(f"codec '{encoder.name}' has no --crf")
     return {}
+
+
+def _check_crf(encoder: Codec, crf: int | None, least: int, most: float) -> None:
+    if crf is not None and not least <= crf <= most:
+        raise UsageError(f"--crf is {crf}, expected {least} to {most:g} for codec '{encoder.name}'")
+
+
+def _half(pattern: Path) -> Path:
+    """How FFmpeg names a picture of a sequence until it is whole."""
+    return pattern.with_name(f"{pattern.name}.tmp")
 
 
 def _timescale(time_base: Fraction) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
-from dehaze.errors import UsageError, VideoError
+from dehaze.errors import DehazeError, UsageError, VideoError
 from dehaze.video.colour import Colour
 
 VIDEO_SUFFIXES = frozenset(
@@ -284,9 +284,18 @@ class Source:
         """Seconds that are taken off every time, so that a part begins at zero."""
         return self._begin if self._start else Fraction(0)
 
+    @property
+    def _shift(self) -> int:
+        return round(self.offset / self.time_base)
+
     def parcels(self) -> Iterator[Parcel]:
-        """Decode from start to end, the decoder flushed; times as the source has them, less `offset`."""
+        """Decode from start to end, the decoder flushed; times as the source has them, less `offset`.
+
+        Where no frame begins between start and end, the one that is still shown then is given.
+        """
         parcel = Parcel()
+        shown: Parcel | None = None
+        seen = False
         for packet in self._packets():
             if packet is not None and packet.stream_index != self.stream.index:
                 parcel.packets.append(packet)
@@ -295,11 +304,33 @@ class Source:
                     parcel = Parcel()
                 continue
             for frame in self._decode(packet):
-                if self._time(frame, parcel):
-                    yield parcel
-                    parcel = Parcel()
-        if parcel.packets:
+                pts, duration = self._time(frame)
+                timed = replace(parcel, frame=frame, pts=pts - self._shift, duration=duration)
+                if self._within(pts * self.time_base):
+                    yield timed
+                    parcel, seen = Parcel(), True
+                elif pts * self.time_base <= self._begin and self.container.duration:
+                    late = max(-timed.pts, 0)  # the start lies before the known end
+                    shown = replace(timed, pts=timed.pts + late, duration=max(duration - late, 0))
+        if shown is not None and not seen:
+            yield replace(shown, packets=parcel.packets)
+        elif parcel.packets:
             yield parcel
+
+    def no_frame(self) -> DehazeError:
+        """Say why `parcels` gave no frame."""
+        if self._last is not None or (self._start and not self.damaged):
+            part = f"at {self._start:g} s or after it"
+            if self._duration is not None:
+                part = f"from {self._start:g} s to {self._start + self._duration:g} s"
+            return UsageError(f"{self.name} has no frame {part}", "choose another --start or --duration")
+        if self.damaged:
+            return VideoError(
+                f"no frame of {self.name} can be decoded: all of it is damaged, or of a kind that FFmpeg "
+                "cannot decode",
+                "if it plays elsewhere, convert it to another kind of video first",
+            )
+        return VideoError(f"no frame of {self.name} can be decoded: it is empty")
 
     def _place(self, start: float, duration: float | None) -> None:
         """Go to the last key frame before the start."""
@@ -364,8 +395,8 @@ class Source:
         self.damaged += sum(frame.is_corrupt for frame in frames)
         return frames
 
-    def _time(self, frame: av.VideoFrame, parcel: Parcel) -> bool:
-        """Fill in the parcel; False for a frame outside the wanted time."""
+    def _time(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """When to show a frame and how long."""
         duration = frame.duration or round(1 / (self.rate * self.time_base))
         pts = frame.pts if frame.pts is not None else frame.dts
         last = self._last
@@ -376,11 +407,7 @@ class Source:
             pts = last + 1
             self.mended += 1
         self._last = pts
-        if not self._within(pts * self.time_base):
-            return False
-        parcel.frame, parcel.duration = frame, duration
-        parcel.pts = pts - round(self.offset / self.time_base)
-        return True
+        return pts, duration
 
     def _within(self, seconds: Fraction) -> bool:
         begin_ok = not self._start or seconds >= self._begin - _MILLISECOND
