@@ -245,7 +245,8 @@ class Dehazer:
         colours of a wide gamut stay.
         """
         if colour is None:
-            return np.clip(self.network(picture[None])[0], *ANSWER_RANGE)
+            own: Map = np.clip(self.network(picture[None])[0], *ANSWER_RANGE)
+            return own
         srgb = colour.to_srgb(picture, clip=False)
         shown = np.clip(srgb, 0, 1)
         answer = np.clip(self.network(shown[None])[0], 0, 1)

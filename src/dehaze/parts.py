@@ -45,7 +45,7 @@ def real_target(path: Path) -> Path:
     Raises:
         OSError: It is a directory or write-protected, or there is no directory to put it in.
     """
-    target = path.resolve() if path.is_symlink() else path
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a directory")
     if not target.parent.is_dir():
