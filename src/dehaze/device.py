@@ -33,6 +33,18 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that a device has no arithmetic for.
+
+    Raises:
+        UsageError: It is fp16 on a CPU.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError(
+            "precision fp16 is not for CPUs: they compute it many times slower", "use fp32 or bf16"
+        )
+
+
 def settle(device: torch.device) -> None:
     """On a CPU: never more threads than this process may use, and no slow arithmetic on denormals.
 

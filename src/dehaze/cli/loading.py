@@ -37,12 +37,9 @@ def check_request(model: str | None, settings: dict[str, Any]) -> None:
 def _check_device(device: str, precision: str) -> None:
     if device in ("auto", "cpu") and precision != "fp16":
         return  # PyTorch takes a second to import
-    from dehaze.device import resolve_device
+    from dehaze.device import check_precision, resolve_device
 
-    if resolve_device(device).type == "cpu" and precision == "fp16":
-        raise UsageError(
-            "precision fp16 is not for CPUs: they compute it many times slower", "use fp32 or bf16"
-        )
+    check_precision(precision, resolve_device(device))
 
 
 def load_dehazer(

@@ -256,11 +256,9 @@ def check_depth(bits: int | str, format: str | None, suffix: str | None = None, 
     """
     if bits != 16:
         return
-    from dehaze.photo.formats import output_format
+    from dehaze.photo import formats
 
-    chosen = output_format(format, suffix, source).name
-    if chosen not in ("PNG", "TIFF"):
-        raise UsageError(f"{chosen} does not hold 16 bits a sample", "use --format png or --format tiff")
+    formats.check_depth(bits, formats.output_format(format, suffix, source))
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -117,6 +117,16 @@ def output_format(option: str | None, suffix: str | None, source: str) -> Format
     return FORMATS[_BY_OPTION[option]]
 
 
+def check_depth(bits: int | str, chosen: Format) -> None:
+    """Refuse to write what does not hold as many bits a sample as are asked for: 8, 16 or ``auto``.
+
+    Raises:
+        UsageError: The format does not hold 16.
+    """
+    if bits == 16 and chosen.name not in ("PNG", "TIFF"):
+        raise UsageError(f"{chosen.name} does not hold 16 bits a sample", "use --format png or --format tiff")
+
+
 def output_suffix(option: str | None, source_suffix: str = "") -> str:
     """The end of a new file's name.
 

@@ -16,7 +16,7 @@ from dehaze.errors import PhotoError, UsageError
 from dehaze.parts import write_whole
 from dehaze.photo import exif as exif_tags
 from dehaze.photo import heic, ifd, jpeg, png, tiff
-from dehaze.photo.formats import Format, output_format
+from dehaze.photo.formats import Format, check_depth, output_format
 from dehaze.photo.icc import colour_space
 from dehaze.photo.types import Photo, PhotoInfo, Samples, to_8_bit, to_16_bit
 
@@ -112,8 +112,7 @@ def _check_options(chosen: Format, quality: int | None, metadata: str, bit_depth
         raise UsageError(f"unknown metadata choice '{metadata}': expected keep or strip")
     if bit_depth not in ("auto", 8, 16):
         raise UsageError(f"unknown bit depth '{bit_depth}': expected auto, 8 or 16")
-    if bit_depth == 16 and chosen.name not in ("PNG", "TIFF"):
-        raise UsageError(f"{chosen.name} does not hold 16 bits a sample", "use --format png or --format tiff")
+    check_depth(bit_depth, chosen)
 
 
 def _prepare(photo: Photo, chosen: Format, quality: int | None, *, strip: bool, bit_depth: str | int) -> _Job:

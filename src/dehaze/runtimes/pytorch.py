@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dehaze.device import resolve_device, settle
+from dehaze.device import check_precision, resolve_device, settle
 from dehaze.errors import UsageError
 from dehaze.limits import Limits
 from dehaze.models import count_parameters
@@ -70,10 +70,7 @@ class TorchNetwork:
 def _choose_precision(asked: str, device: torch.device, limits: Limits, name: str) -> str:
     if asked == "auto":
         return "fp16" if device.type == "cuda" and limits.half else "fp32"
-    if asked == "fp16" and device.type == "cpu":
-        raise UsageError(
-            "precision fp16 is not for CPUs: they compute it many times slower", "use fp32 or bf16"
-        )
+    check_precision(asked, device)
     if asked != "fp32" and not limits.half:
         raise UsageError(f"model '{name}' does not hold in half precision", "use --precision fp32")
     return asked
