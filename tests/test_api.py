@@ -123,6 +123,7 @@ def test_strength_0_gives_back_the_input(dtype: type, shape: tuple[int, ...], mo
         ("RGBA", "RGBA"),
         ("L", "L"),
         ("LA", "LA"),
+        ("La", "LA"),
         ("P", "RGB"),
         ("1", "L"),
         ("CMYK", "RGB"),
@@ -141,6 +142,8 @@ def test_pil_modes(mode: str, back: str, model: dehaze.Model, hazy: npt.NDArray[
             ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
         )
         image = ImageCms.applyTransform(image, lab)
+    elif mode == "La":
+        image = image.convert("LA").convert("La")
     else:
         image = image.convert(mode)
     answer = model(image)
@@ -369,6 +372,26 @@ def test_the_device_may_come_from_the_environment(
 def test_unknown_models(hazy: npt.NDArray[np.uint8]) -> None:
     with pytest.raises(dehaze.DehazeError, match="no-such-name"):
         dehaze.load_model("no-such-name")
+    for call in (lambda: dehaze.load_model(""), lambda: dehaze.dehaze(hazy, model="")):
+        with pytest.raises(dehaze.DehazeError, match="the model's name is empty"):
+            call()
+
+
+def test_the_first_few_calls_need_no_pytorch(checkpoint: Path, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    np.save(tmp_path / "in.npy", picture)
+    code = (
+        "import sys, numpy, dehaze; from dehaze.dehazer import FEW_PICTURES\n"
+        "picture, model = numpy.load('in.npy'), sys.argv[1]\n"
+        "for _ in range(FEW_PICTURES): answer = dehaze.dehaze(picture, model=model, device='cpu')\n"
+        "assert 'torch' not in sys.modules\n"
+        "numpy.save('out.npy', answer)\n"
+        "dehaze.dehaze(picture, model=model, device='cpu')\n"
+        "assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(checkpoint)], cwd=tmp_path, check=True)
+    expected = dehaze.dehaze(picture, model=checkpoint, device="cpu")
+    assert np.abs(np.load(tmp_path / "out.npy").astype(int) - expected).max() <= 1
 
 
 def test_list_models() -> None:

@@ -145,6 +145,16 @@ def test_wrong_checksum_of_a_png() -> None:
     assert refusal(io.BytesIO(bytes(data))).message.endswith("a checksum is wrong")
 
 
+def test_a_palette_that_is_missing() -> None:
+    file = io.BytesIO()
+    Image.fromarray(scene()).convert("P").save(file, "PNG")
+    data = file.getvalue()
+    start = data.index(b"PLTE") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4])
+    error = refusal(io.BytesIO(data[:start] + data[end:]))
+    assert error.message == "the input stream is a damaged PNG file: its palette is missing"
+
+
 def bomb(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds next to nothing."""
 
@@ -182,6 +192,16 @@ def test_only_our_limit_counts(format: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert read(data).pixels.shape == (48, 64, 3)
     if format == "TIFF":
         assert read(palette.getvalue()).pixels.shape == (48, 64, 3)
+
+
+def test_a_sound_picture_that_a_decoder_finds_too_large_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = encoded(scene(), "WEBP")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    error = refusal(io.BytesIO(data))
+    assert error.message == "the input stream has more pixels than the decoder of WEBP takes"
+    assert error.hint == "convert it to PNG or TIFF first"
 
 
 def test_camera_raw_is_refused_by_name_and_by_content(tmp_path: Path) -> None:

@@ -87,6 +87,15 @@ def test_resolution_is_kept(source: str, target: str) -> None:
     assert dpi == pytest.approx((240, 240), abs=0.02)
 
 
+@pytest.mark.parametrize("format", ["webp", "avif"])
+def test_resolution_is_kept_where_only_exif_can_state_it(format: str) -> None:
+    picture = read(encoded(scene(), "JPEG", dpi=(300, 150)))
+    result = written(picture, format)
+    assert read(result).info.dpi == (300, 150)
+    assert pillow(result).getexif()[0x011A] == 300
+    assert not pillow(written(picture, format, metadata="strip")).getexif()
+
+
 def test_resolution_that_only_exif_states_is_found() -> None:
     data = encoded(scene(), "WEBP", exif=camera_exif())
     assert read(data).info.dpi == (300, 300)

@@ -264,10 +264,16 @@ def test_cmyk_tiff(dtype: type) -> None:
     ink = noise(20, 20, 4, dtype)
     file = io.BytesIO()
     tifffile.imwrite(file, ink, photometric="separated")
-    levels = ink if dtype == np.uint8 else (ink >> 8).astype(np.uint8)
+    levels = ink if dtype == np.uint8 else np.rint(ink / 257).astype(np.uint8)
     expected = np.asarray(cmyk(levels).convert("RGB"))
     picture = read(file.getvalue())
     np.testing.assert_array_equal(picture.pixels, expected)
+
+
+def test_cmyk_tiff_with_alpha_says_what_is_lost() -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, noise(9, 9, 5, np.uint8), photometric="separated", extrasamples=["unassalpha"])
+    assert "its extra channels, which are not colours, were left out" in read(file.getvalue()).notices
 
 
 def test_lab_tiff() -> None:

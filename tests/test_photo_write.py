@@ -13,6 +13,7 @@ from PIL import Image, JpegImagePlugin
 
 from dehaze import photo
 from dehaze.errors import UsageError
+from dehaze.photo.threads import workers
 from photo_files import encoded, noise, pillow, read, save, scene, written
 
 
@@ -40,6 +41,13 @@ def test_png_and_tiff_are_exact_to_other_readers(dtype: type, channels: int, sha
     np.testing.assert_array_equal(png[..., order], samples)
     tiff = tifffile.imread(io.BytesIO(written(picture, "tiff")))
     np.testing.assert_array_equal(tiff.reshape(samples.shape), samples)
+
+
+def test_no_more_threads_compress_than_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    for allowed, expected in (("1", 1), ("3", 3), ("64", 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", allowed)
+        assert workers() == expected
 
 
 def test_png_is_sound_and_no_larger_than_pillows() -> None:

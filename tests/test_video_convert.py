@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from dehaze.errors import UsageError, VideoError
 from dehaze.upsample import LocalAffine
@@ -318,6 +319,14 @@ def test_numbered_pictures_in_and_out(tmp_path: Path) -> None:
     assert again.frames == FRAMES - 1
 
 
+def test_numbered_pictures_of_other_sizes_are_told(tmp_path: Path) -> None:
+    for index, width in enumerate((64, 64, 48)):
+        Image.new("RGB", (width, 48), "gray").save(tmp_path / f"f_{index}.png")
+    report = convert(tmp_path / "f_%d.png", tmp_path / "g_%d.png")
+    assert report.notices == ["frames of another size than the first, brought to 64 x 48: 1"]
+    assert pixels(tmp_path / "g_2.png")[0].shape == (48, 64, 3)
+
+
 def test_a_gap_in_numbered_pictures_is_refused_by_name(tmp_path: Path) -> None:
     convert(make_video(tmp_path / "in.mp4"), tmp_path / "f_%03d.png")
     (tmp_path / "f_004.png").unlink()
@@ -428,6 +437,19 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
     assert len(pixels(target)) == FRAMES
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert modes == {0o600}
+
+
+def test_numbered_pictures_that_are_replaced_keep_their_permissions(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4")
+    for index in (1, 2, FRAMES):
+        old = tmp_path / f"f_{index:02d}.png"
+        old.touch()
+        old.chmod(0o604)
+    dehaze_video(str(source), tmp_path / "f_%02d.png", Affine(), overwrite=True)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in sorted(tmp_path.glob("f_*"))]
+    assert len(pixels(tmp_path / "f_02.png")) == 1
+    assert [modes[index] for index in (0, 1, FRAMES - 1)] == [0o604] * 3
+    assert 0o604 not in modes[2:-1]
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out_%02d.png"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 import warnings
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dehaze.dehazer import Dehazer, from_name
+from dehaze.dehazer import FEW_PICTURES, Dehazer, from_name
 from dehaze.photo import read
 from dehaze.photo.colour import ColourTransform, to_srgb_picture, transform_for
 from dehaze.photo.types import to_8_bit
@@ -63,7 +64,7 @@ class Model:
                 a path: answered by a PIL image, upright, the file's EXIF and colour profile in its `info`, of
                 8 bits a channel (PIL has no more for colours; `dehaze run` and arrays keep 16);
                 a PIL image: the same mode back for L, LA, RGB, RGBA and I;16 (with alpha where a colour is
-                said to be transparent), else RGB or RGBA;
+                said to be transparent), else RGB or RGBA (for gray L or LA);
                 an array (H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4), gray or RGB (not BGR) with or
                 without alpha, of uint8, uint16 or floats in [0, 1]: the same shape and dtype;
                 a tensor (C, H, W) or (N, C, H, W) of uint8 or floats in [0, 1], with 1, 3 or 4 channels: the
@@ -136,9 +137,17 @@ def list_models() -> list[ModelEntry]:
     return weights.list_models()
 
 
+_calls = itertools.count(1)
+"""Numbers the calls of `dehaze` that could do without PyTorch."""
+
+
 @functools.lru_cache(maxsize=4)
-def _ready(name: str | None, device: str, precision: str, resolution: str | int) -> Model:
-    return load_model(name, device=device, precision=precision, resolution=resolution)
+def _ready(
+    name: str | None, device: str, precision: str, resolution: str | int, pictures: int | None
+) -> Model:
+    return Model(
+        from_name(name, pictures=pictures, device=device, precision=precision, resolution=resolution)
+    )
 
 
 @overload
@@ -182,10 +191,13 @@ def dehaze(
 ) -> Any:
     """Clear the haze from one picture; see `Model.__call__` for what it may be, `load_model` for the rest.
 
-    Models stay loaded between calls (the last four combinations of settings).
+    Models stay loaded between calls (the last four combinations of settings). As `dehaze run` does, the first
+    few calls compute with NumPy on the CPU where nothing asks for PyTorch and nobody has imported it yet.
     """
-    name = os.environ.get("DEHAZE_MODEL") if model is None else os.fspath(model)
-    return _ready(name or None, _device(device), precision, resolution)(image, strength=strength)
+    name = os.environ.get("DEHAZE_MODEL") or None if model is None else os.fspath(model)
+    few = "torch" not in sys.modules and next(_calls) <= FEW_PICTURES
+    ready = _ready(name, _device(device), precision, resolution, 1 if few else None)
+    return ready(image, strength=strength)
 
 
 def _clear_file(path: Path, clear: Clear) -> Image.Image:
@@ -218,8 +230,8 @@ def _clear_pil(image: Image.Image, clear: Clear) -> Image.Image:
         )
     if image.mode in ("CMYK", "LAB"):
         (source, _), icc = to_srgb_picture(image, icc), b""
-    elif image.mode in ("L", "RGB") and image.has_transparency_data:
-        source = image.convert("LA" if image.mode == "L" else "RGBA")
+    elif image.mode == "La" or (image.mode in ("L", "RGB") and image.has_transparency_data):
+        source = image.convert("RGBA" if image.mode == "RGB" else "LA")
     elif image.mode not in ("L", "LA", "RGB", "RGBA") and not image.mode.startswith("I;16"):
         gray = "L" if image.mode == "1" else "RGB"
         source = image.convert("RGBA" if image.has_transparency_data else gray)

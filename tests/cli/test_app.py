@@ -313,25 +313,37 @@ def test_a_closed_pipe_ends_quietly() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_unwind_so_that_nothing_is_left_behind(number: int, status: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+def test_signals_unwind_so_that_nothing_is_left_behind(name: str, status: int, tmp_path: Path) -> None:
     half = tmp_path / "half"
     code = (
         "import sys, time, pathlib, typer; from dehaze.cli import errors; app = typer.Typer()\n"
         "@app.command()\n"
         "def wait(path: str):\n"
-        "    file = pathlib.Path(path); file.touch()\n"
-        "    try: time.sleep(30)\n"
+        "    file = pathlib.Path(path)\n"
+        "    try: file.touch(); time.sleep(30)\n"
         "    finally: file.unlink()\n"
         "sys.exit(errors.run(app, sys.argv[1:]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(half)], stderr=subprocess.PIPE, text=True)
     while not half.exists() and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(number)
+    process.send_signal(signal.Signals[name])
     assert process.communicate(timeout=20)[1].count("\n") <= 1
     assert process.returncode == status
     assert not half.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_nohup_outlives_its_terminal() -> None:
+    code = (
+        "import os, signal, sys, typer; from dehaze.cli import errors; app = typer.Typer()\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "@app.command()\n"
+        "def last(): os.kill(os.getpid(), signal.SIGHUP)\n"
+        "sys.exit(errors.run(app, []))"
+    )
+    assert python(code).returncode == 0
 
 
 def said(capsys: pytest.CaptureFixture[str], **switches: bool) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,21 @@ def test_killed_and_started_again(number: signal.Signals, status: int) -> None:
     for path in output.iterdir():
         with Image.open(path) as image:
             image.load()
+
+
+def test_only_without_overwriting_does_the_same_command_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any, **__: Any) -> Iterator[Any]:
+        yield from ()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dehaze.folder.dehaze_folder", stopped)
+    make("few/a.png")
+    note = "note: stopped with 1 of 1 files to do"
+    for flags, end in (([], "; the same command goes on from there"), (["-y"], "")):
+        assert main(["folder", "trip/few", *flags]) == 130
+        assert f"{note}{end}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[""], ["trip", "-o", ""]])

@@ -420,6 +420,7 @@ def test_dry_run_does_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: p
         (["-m", "a.png"], 4, "a.png is not a safetensors file"),
         (["-d", "cuda:99"], 2, "device 'cuda:99' is not available"),
         (["--precision", "fp16"], 2, "precision fp16 is not for CPUs"),
+        (["--tile", "63"], 2, "--tile is '63': expected auto, off or a number of pixels, at least 64"),
         (["-m", "a.onnx", "--precision", "bf16"], 2, "a.onnx computes in fp32; precision bf16"),
         (["--bit-depth", "16", "-o", "b.jpg"], 2, "JPEG does not hold 16 bits a sample"),
         (["--bit-depth", "16", "-f", "same", "-o", "clear/"], 2, "WEBP does not hold 16 bits a sample"),

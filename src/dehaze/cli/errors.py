@@ -144,10 +144,14 @@ def _bad_value(error: Any) -> str:
 
 
 def _terminate_like_interrupt() -> None:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that no temporary file stays behind."""
+    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that no temporary file stays behind."""
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(ExitStatus.TERMINATED)
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
+        # A terminal that closes sends the other, which Windows lacks and nohup has us ignore.
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None and signal.getsignal(hangup) == signal.SIG_DFL:
+            signal.signal(hangup, stop)

@@ -127,7 +127,7 @@ def folder(
         threads=threads,
         fail_fast=fail_fast,
     )
-    run = _Run(plan, work, out, gallery=gallery)
+    run = _Run(plan, work, out, gallery=gallery, overwrite=overwrite)
     if plan.todo:
         only_photos = all(job.kind == "photo" for job in plan.todo)
         photos = len(plan.todo) if only_photos else None
@@ -139,8 +139,10 @@ def folder(
 class _Run:
     """One pass over a directory: what is said while it goes on, and at the end."""
 
-    def __init__(self, plan: Plan, settings: FolderSettings, out: Output, *, gallery: bool) -> None:
-        self._plan, self._settings, self._out = plan, settings, out
+    def __init__(
+        self, plan: Plan, settings: FolderSettings, out: Output, *, gallery: bool, overwrite: bool
+    ) -> None:
+        self._plan, self._settings, self._out, self._overwrite = plan, settings, out, overwrite
         self._album: Album | None = None
         if gallery:
             from dehaze.folder import Album
@@ -189,7 +191,8 @@ class _Run:
                         bar.update(text=f"files, {self._rate:.1f}/s")
             except BaseException:
                 rest = total - self._done - len(self._failures)
-                out.note(f"stopped with {rest} of {total} files to do; the same command goes on from there")
+                again = "" if self._overwrite else "; the same command goes on from there"
+                out.note(f"stopped with {rest} of {total} files to do{again}")
                 raise
         stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in clock.seconds().items())
         if stages:

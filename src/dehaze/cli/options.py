@@ -314,12 +314,14 @@ def tile(text: str) -> int | Literal["auto", "off"]:
     """Read the value of --tile.
 
     Raises:
-        UsageError: Neither `auto`, `off` nor a number of at least 1.
+        UsageError: Neither `auto`, `off` nor a number of at least `dehaze.tiling.MIN_TILE`.
     """
     match text:
         case "auto" | "off":
             return text
-    return _pixels(text, "--tile", "auto, off")
+    from dehaze.tiling import MIN_TILE
+
+    return _pixels(text, "--tile", "auto, off", least=MIN_TILE)
 
 
 def size(text: str, *, least: int = 1, example: str) -> tuple[int, int]:
@@ -336,7 +338,7 @@ def size(text: str, *, least: int = 1, example: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _pixels(text: str, flag: str, words: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise UsageError(f"{flag} is '{text}': expected {words} or a number of pixels")
+def _pixels(text: str, flag: str, words: str, *, least: int = 1) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise UsageError(f"{flag} is '{text}': expected {words} or a number of pixels, at least {least}")
     return int(text)

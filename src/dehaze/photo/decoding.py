@@ -27,7 +27,7 @@ from dehaze.photo import heic, ifd, jpeg, png, tiff
 from dehaze.photo.colour import to_srgb_picture
 from dehaze.photo.damage import DamagedError
 from dehaze.photo.icc import DISPLAY_P3, make_profile
-from dehaze.photo.types import Samples
+from dehaze.photo.types import Samples, to_8_bit
 
 _P3_PRIMARIES, _SRGB_LIKE_TRANSFERS, _HDR_TRANSFERS = 12, {1, 2, 6, 13, 14, 15}, {16: "PQ", 18: "HLG"}
 
@@ -247,11 +247,12 @@ def _divided_by_alpha(samples: Samples) -> Samples:
 def _from_cmyk(samples: Samples, icc: bytes, notices: list[str]) -> Found:
     if samples.shape[2] < 4:
         raise DamagedError("its header is damaged")
+    if samples.shape[2] > 4:
+        notices.append("its extra channels, which are not colours, were left out")
     if samples.dtype == np.uint16:
         notices.append("its 16 bits a sample were reduced to 8")
-        samples = (samples >> 8).astype(np.uint8)
     height, width = samples.shape[:2]
-    image = Image.frombytes("CMYK", (width, height), samples[..., :4].tobytes())
+    image = Image.frombytes("CMYK", (width, height), to_8_bit(samples[..., :4]).tobytes())
     return _from_pillow(image, icc, notices)
 
 
@@ -324,6 +325,8 @@ def _from_pillow(image: Image.Image, icc: bytes, notices: list[str]) -> Found:
             icc = b""
         else:
             image = image.convert("RGB")
+    elif mode in ("P", "PA") and image.palette is None:
+        raise DamagedError("its palette is missing")
     elif mode in ("P", "PA") or "transparency" in image.info:
         alpha = image.has_transparency_data
         image = image.convert({False: "RGB", True: "LA" if mode in ("1", "L") else "RGBA"}[alpha])

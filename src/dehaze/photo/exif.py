@@ -67,6 +67,13 @@ def resolution(directory: ifd.Directory) -> tuple[float, float] | None:
     return (x * unit, y * unit) if x and y and unit else None
 
 
+def put_resolution(directory: ifd.Directory, dpi: tuple[float, float]) -> None:
+    """State pixels an inch in a directory."""
+    directory.put_ratio(X_RESOLUTION, dpi[0])
+    directory.put_ratio(Y_RESOLUTION, dpi[1])
+    directory.put(RESOLUTION_UNIT, ifd.SHORT, INCH)
+
+
 def make_upright(exif: bytes, *, transposed: bool) -> bytes:
     """Set the orientation to 1, drop the thumbnail and, if the sides changed places, swap their tags.
 

@@ -10,9 +10,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import (
-    Image,
-)
+from PIL import Image
 
 from dehaze.errors import PhotoError
 from dehaze.photo import exif as exif_tags
@@ -29,7 +27,7 @@ MAX_PIXELS = 500_000_000
 
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError),
-    *(struct.error, zlib.error, cv2.error, Image.DecompressionBombError),
+    *(struct.error, zlib.error, cv2.error),
 )
 """What decoders raise on damaged files."""
 
@@ -71,6 +69,10 @@ def read(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Phot
         raise
     except MemoryError as error:
         raise PhotoError(f"{name} is larger than the memory at hand") from error
+    except Image.DecompressionBombError as error:
+        raise PhotoError(
+            f"{name} has more pixels than the decoder of {format} takes", "convert it to PNG or TIFF first"
+        ) from error
     except _DAMAGE as error:
         raise PhotoError(
             f"{name} is a damaged {format} file: {_reason(error)}", "fetch or export the file again"

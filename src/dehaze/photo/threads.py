@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+from dehaze.machine import available_cpus
 
 _MOST = 4
 
 
 def workers() -> int:
     """As many as this process has cores, up to four: beyond that memory is the limit."""
-    return min(_MOST, os.cpu_count() or 1)
+    return min(_MOST, available_cpus())

@@ -20,7 +20,7 @@ from PIL import Image, TiffImagePlugin
 
 from dehaze.photo import ifd
 from dehaze.photo.damage import DamagedError
-from dehaze.photo.exif import INCH, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION
+from dehaze.photo.exif import RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, put_resolution
 from dehaze.photo.ifd import Directory
 from dehaze.photo.threads import workers
 
@@ -222,9 +222,7 @@ def encode(
         if content:
             page.put_bytes(tag, content, kind)
     if dpi:
-        page.put_ratio(X_RESOLUTION, dpi[0])
-        page.put_ratio(Y_RESOLUTION, dpi[1])
-        page.put(RESOLUTION_UNIT, ifd.SHORT, INCH)
+        put_resolution(page, dpi)
     body = b"".join(strips)
     body += bytes(len(body) % 2)
     offset = 8 + len(body)

@@ -139,7 +139,16 @@ def _prepare(photo: Photo, chosen: Format, quality: int | None, *, strip: bool, 
         samples = to_8_bit(samples)
     if strip:
         info = replace(info, exif=b"", xmp=b"", xmp_extension=(), photoshop=b"", comment=b"", png_chunks=())
+    elif info.dpi and not info.exif and chosen.name in ("WEBP", "AVIF", "HEIC"):
+        info = replace(info, exif=_stating(info.dpi))
     return _Job(samples, _fitting(info, chosen, photo.note), quality, photo.note)
+
+
+def _stating(dpi: tuple[float, float]) -> bytes:
+    """EXIF of the resolution alone, for formats that have no other place for it."""
+    directory = ifd.Directory()
+    exif_tags.put_resolution(directory, dpi)
+    return ifd.header(directory.order) + ifd.write(directory)
 
 
 def _must_become_srgb(info: PhotoInfo, chosen: Format, *, gray: bool) -> bool:

@@ -190,6 +190,11 @@ def dehaze_video(
             sink.abandon()
             raise
         _tell_damage(opened, report)
+        if stages.resized:
+            size = f"{look.width} x {look.height}"
+            report.notices.append(
+                f"frames of another size than the first, brought to {size}: {stages.resized}"
+            )
     report.stage_seconds = clock.seconds()
     report.wall_seconds = time.perf_counter() - began
     return report
@@ -279,7 +284,11 @@ def _first_frame(source: Source) -> tuple[av.VideoFrame, Iterator[Parcel]]:
 
 
 class _Stages:
-    """What happens to each frame on its way."""
+    """What happens to each frame on its way.
+
+    Attributes:
+        resized: Frames so far that were of another size than the first.
+    """
 
     def __init__(
         self, look: Look, source: Source, dehazer: FrameDehazer, settings: VideoSettings, clock: Timings
@@ -294,6 +303,8 @@ class _Stages:
         self._steadier = Steadier(settings.smooth)
         self._to_rgb = Decoder(look.width, look.height, look.colour, deep=bits(look.pix_fmt) > 8)
         self._clock = clock
+        self._size = look.width, look.height
+        self.resized = 0
 
     def decode(self, parcels: Iterable[Parcel]) -> Iterator[_Work]:
         """Read and convert to RGB."""
@@ -302,6 +313,7 @@ class _Stages:
             if parcel.frame is not None:
                 with self._clock.measure("decode"):
                     work.pixels = self._to_rgb(parcel.frame)
+                self.resized += (parcel.frame.width, parcel.frame.height) != self._size
                 parcel.frame = None
             yield work
 

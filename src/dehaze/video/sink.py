@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
@@ -154,9 +155,10 @@ class Sink:
         self._part = target if self._is_sequence else part_path(target, keep_suffix=True)
         self._last_dts: dict[int, int] = {}
         self._last_pts: int | None = None
+        self._number = source.first_number
         sweep([target])
         if self._is_sequence:
-            options = {"atomic_writing": "1", "start_number": str(source.first_number)}
+            options = {"atomic_writing": "1", "start_number": str(self._number)}
         else:
             # MP4 keeps the beginning of each stream in this unit, by default whole milliseconds.
             options = {"movie_timescale": str(_timescale(source.time_base))}
@@ -185,7 +187,7 @@ class Sink:
         frame.pts = self._tick(parcel.pts * self._source.time_base)
         frame.duration = round(parcel.duration * self._source.time_base / self._time_base)
         with self._writing(f"cannot write {self._target}"):
-            self._container.mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(frame))
 
     def copy(self, packet: av.Packet[Any]) -> None:
         """Copy a packet of another stream if it is kept, its times less the source's offset."""
@@ -212,7 +214,7 @@ class Sink:
         place = self._target if target is None else target
         try:
             with self._writing(f"cannot write {place}"):
-                self._container.mux(self._stream.encode(None))
+                self._mux(self._stream.encode(None))
                 self._container.close()
                 if not self._is_sequence:
                     put_in_place(self._part, place)
@@ -228,6 +230,18 @@ class Sink:
         halves = sequence_files(_half(self._target)).values() if self._is_sequence else [self._part]
         for half in halves:
             half.unlink(missing_ok=True)
+
+    def _mux(self, packets: list[av.Packet[Any]]) -> None:
+        """Write encoded frames; a picture that replaces another has its permissions while it grows."""
+        for packet in packets:
+            if self._is_sequence:
+                old = self._target.with_name(self._target.name % self._number)
+                if old.exists():
+                    half = _half(old)
+                    half.touch(0o600)
+                    shutil.copymode(old, half)
+                self._number += 1
+            self._container.mux(packet)
 
     def _add_video(self, crf: int | None) -> av.VideoStream:
         source, look, name = self._source, self._look, self._encoder.name
