@@ -233,6 +233,34 @@ def test_a_perfect_camera_changes_nothing(generator: torch.Generator) -> None:
     torch.testing.assert_close(b, hazy)
 
 
+def test_a_camera_exposes_bends_and_darkens_corners_within_its_strengths(generator: torch.Generator) -> None:
+    """One strength at a time, on an even gray: stops, exponents, and light lost with the squared distance."""
+    gray = torch.full((400, 3, 21, 31), 0.25)
+    none = {"noise": 0.0, "exposure": 0.0, "gamma": 0.0, "vignette": 0.0}
+
+    def drawn(**strength: float) -> torch.Tensor:
+        return haze.photograph(gray, gray, generator, haze.Camera(**(none | strength), jpeg=None))[0]
+
+    for values, low, high in (
+        ((drawn(exposure=0.5) / 0.25).log2()[:, 0, 0, 0], -0.5, 0.5),
+        (drawn(gamma=0.2).log()[:, 0, 0, 0] / math.log(0.25), 0.8, 1.2),
+        (1 - drawn(vignette=0.3)[:, 0, 0, 0] / 0.25, 0.0, 0.3),
+    ):
+        assert low - 1e-4 <= float(values.min()) < low + 0.02
+        assert high - 0.02 < float(values.max()) <= high + 1e-4
+    light = drawn(vignette=0.3) / 0.25
+    torch.testing.assert_close(light[..., 10, 15], torch.ones(400, 3))
+    torch.testing.assert_close(1 - light[..., 10, 0], (1 - light[..., 0, 0]) / 2, atol=1e-4, rtol=0)
+
+
+def test_only_a_share_of_pictures_is_compressed(generator: torch.Generator) -> None:
+    clear = _pictures(200, 8, 8)
+    lens = {"noise": 0.0, "exposure": 0.0, "gamma": 0.0, "vignette": 0.0}
+    camera = haze.Camera(jpeg=(30, 40), jpeg_share=0.3, **lens)
+    changed = (haze.photograph(clear, clear, generator, camera)[1] - clear).abs().amax((1, 2, 3)) > 1e-3
+    assert 40 < int(changed.sum()) < 80
+
+
 def test_camera_noise_and_compression_spare_the_truth(generator: torch.Generator) -> None:
     clear = _pictures()
     lens = {"exposure": 0.0, "gamma": 0.0, "vignette": 0.0}

@@ -72,6 +72,29 @@ def test_an_existing_set_needs_overwrite(
     assert main([*command, "-y"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [([], 1, "2.png is 32 x 20 pixels"), (["--border", "12"], 2, "--border 12 leaves nothing")],
+)
+def test_what_cannot_be_used_is_told_before_the_old_data_set_goes(
+    folders: list[str],
+    arguments: list[str],
+    status: int,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["synth", *folders, "--per-scene", "1", "-o", str(tmp_path / "R"), "-y"]
+    assert main(command) == 0
+    before = sorted(tmp_path.glob("R/**/*.png"))
+    if status == 1:
+        Image.new("L", (32, 20), 9).save(tmp_path / "depth/2.png")
+    for more in (["--dry-run"], []):
+        assert main([*command, *arguments, *more]) == status
+        assert message in capsys.readouterr().err
+        assert sorted(tmp_path.glob("R/**/*.png")) == before
+
+
 def test_a_full_disk_names_the_file(
     folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

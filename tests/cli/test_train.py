@@ -238,11 +238,17 @@ def test_what_is_trained_wins_over_the_recipe(reside: Path, capsys: pytest.Captu
         (["--data", "{reside}", "--set", "lost=l1"], "no setting 'lost'"),
         (["--data", "{reside}", "--recipe", "nope"], "unknown recipe 'nope'"),
         (["--data", "{reside}", "--variant", "fsrcnn"], "--variant and --scale are for"),
+        (["--data", "{reside}", "--scale", "0"], "--variant and --scale are for"),
+        (["--data", "{reside}", "--set", "model=5"], "expected a table, got 5"),
+        (["--data", "{reside}", "--set", "stages=[{}]", "--steps", "3"], "steps or epochs above 0"),
     ],
 )
-def test_refusals(reside: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals(
+    reside: Path, arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     filled = [a.replace("{reside}", str(reside)) for a in arguments]
-    assert main(["train", "student", *filled]) == 2
+    bounded = ["-o", str(tmp_path / "run"), "--max-minutes", "0"]  # for what is not refused after all
+    assert main(["train", "student", *filled, *bounded]) == 2
     assert said in capsys.readouterr().err
 
 

@@ -197,14 +197,16 @@ def test_folders_in_natural_order_with_8_or_16_bit_depth(tmp_path: Path, dtype: 
     ("depth", "message"),
     [
         (np.zeros((HEIGHT, WIDTH), np.uint8), "is no depth map"),
+        (np.linspace(-1, 9, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH), "is no depth map"),
+        (np.full((HEIGHT, WIDTH), np.nan, np.float32), "is no depth map"),
         (np.ones((HEIGHT, WIDTH + 1), np.uint8), "they must agree"),
     ],
 )
 def test_depth_that_cannot_be_used(tmp_path: Path, depth: np.ndarray, message: str) -> None:
     _depth_map(tmp_path / "clear/1.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    _depth_map(tmp_path / "depth/1.png", depth)
-    with pytest.raises(DataError, match=message):
-        shots_from_folders(tmp_path / "clear", tmp_path / "depth")[0]()
+    _depth_map(tmp_path / f"depth/1.{'tiff' if depth.dtype == np.float32 else 'png'}", depth)
+    with pytest.raises(DataError, match=message):  # before anything is written
+        shots_from_folders(tmp_path / "clear", tmp_path / "depth")
 
 
 def test_scenes_differ_and_repeat() -> None:

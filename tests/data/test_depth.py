@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,6 +67,22 @@ def test_a_camera_turned_on_its_side_turns_photos_but_not_pictures_with_depth(tm
     assert hazy.shape == clear.shape == (64, 48, 3)
 
 
+def test_a_depth_map_may_have_three_channels_but_no_colours(tmp_path: Path) -> None:
+    """Maps painted for the eye, and photos named as their own depth, would give one channel for metres."""
+    frame = write_frame(tmp_path, "1")
+    assert frame.depth is not None
+    expected = read_with_depth(frame.clear, frame.depth)[1]
+    gray = cv2.imread(str(frame.depth), cv2.IMREAD_UNCHANGED)
+    for channels in (3, 4):
+        cv2.imwrite(str(frame.depth), np.dstack([gray] * 3 + [np.full_like(gray, 255)])[..., :channels])
+        np.testing.assert_array_equal(read_with_depth(frame.clear, frame.depth)[1], expected)
+    cv2.imwrite(str(frame.depth), cv2.applyColorMap(gray, cv2.COLORMAP_JET))
+    with pytest.raises(DataError, match=r"depth/1\.png is a picture in colours: expected a depth map"):
+        read_with_depth(frame.clear, frame.depth)
+    with pytest.raises(DataError, match=r"1\.png is a picture in colours"):
+        DepthSource([Frame(frame.clear, frame.clear)], [(8, 8)])
+
+
 def test_two_files_of_one_name_are_refused(frames: list[Frame]) -> None:
     (frames[0].clear.parent / "1.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"clear holds both 1\.jpg and 1\.png"):
@@ -110,6 +127,11 @@ def test_a_white_sky_is_no_frame(frames: list[Frame]) -> None:
     assert hazy_and_clear(framed(frames[0], 3))[1].shape == (48, 64, 3)
 
 
+def test_of_a_small_white_picture_nothing_is_cut(tmp_path: Path) -> None:
+    frame = framed(write_frame(tmp_path, "1", (20, 30)), 4)
+    assert hazy_and_clear(frame)[1].shape == (20, 30, 3)
+
+
 def test_its_batches_obey_eq_1_with_gray_airlight(frames: list[Frame]) -> None:
     """With the truth known, every pixel's (I - J) / (A - J) is one transmission for all channels."""
     source = DepthSource(frames, [(24, 32)], view="whole")
@@ -145,6 +167,16 @@ def test_crops_are_pieces_of_the_frames(frames: list[Frame]) -> None:
     for crop in batch:
         distances = [np.abs(windows - c).max(axis=(2, 3, 4)).min() for c in (crop, crop[:, ::-1])]
         assert min(distances) < 1e-6
+
+
+def test_crops_reach_every_part_of_a_frame(frames: list[Frame]) -> None:
+    rows, columns = np.mgrid[:48, :64].astype(np.uint8)
+    cv2.imwrite(str(frames[0].clear), np.dstack((4 * rows, 2 * columns, columns)))
+    source = DepthSource(frames[:1], [(16, 20)], view="crop")
+    seen = source.batch(300, (16, 20), torch.Generator().manual_seed(0))["clear"] * 255
+    top, left = (seen[:, 2].amin((1, 2)) / 4, seen[:, 0].amin((1, 2)))
+    assert set(top.round().int().tolist()) == set(range(48 - 16 + 1))
+    assert set(left.round().int().tolist()) == set(range(64 - 20 + 1))
 
 
 def test_crops_larger_than_a_frame_are_refused(frames: list[Frame]) -> None:
@@ -271,6 +303,29 @@ def test_some_of_real_haze_stays_in_the_truth(frames: list[Frame], monkeypatch: 
     assert torch.equal(batch["clear"][2:], whole[2:])
 
 
+def test_a_veil_stands_before_the_nearest_point_of_real_scenes(
+    frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the nearest point drawn at 0.4, depth is squeezed into [0.4, 1]; RESIDE's half keeps its own."""
+    drawn: list[torch.Tensor] = []
+
+    def sample_real(n: int, size: tuple[int, int], *_: object) -> tuple[torch.Tensor, ...]:
+        return torch.ones(n, 3, *size), torch.ones(n, 1, *size), torch.full((n, 1, 1, 1), 0.4)
+
+    def transmission(depth: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        drawn.append(depth)
+        return torch.exp(-depth)
+
+    monkeypatch.setattr("dehaze.haze.sample_real", sample_real)
+    monkeypatch.setattr("dehaze.haze.transmission", transmission)
+    source = DepthSource(frames, [(48, 64)], rule="mixed", zooms=(1.0,))
+    source.batch(4, (48, 64), torch.Generator().manual_seed(0))
+    lowest, highest = (drawn[0].flatten(1).amin(1), drawn[0].flatten(1).amax(1))
+    own = 10 / 200  # the nearest depth that `write_frame` writes, over the farthest
+    torch.testing.assert_close(lowest, torch.tensor([0.4 + 0.6 * own] * 2 + [own] * 2), atol=2e-3, rtol=0)
+    torch.testing.assert_close(highest, torch.ones(4))
+
+
 def test_real_scenes_are_lit_anew_and_others_are_not(
     frames: list[Frame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +335,23 @@ def test_real_scenes_are_lit_anew_and_others_are_not(
     batch = mixed.batch(4, (24, 32), torch.Generator().manual_seed(5))
     assert float(batch["clear"][:2].abs().max()) < 1e-6  # without haze, what the new light shows is the truth
     assert float(batch["clear"][2:].max()) > 0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rule": "real"},
+        {"view": "crop"},
+        {"clear_share": 0.1},
+        {"white_share": 0.1},
+        {"varied_share": 0.1},
+        {"painted_share": 0.1},
+        {"zooms": (1.0,)},
+    ],
+)
+def test_whatever_changes_batches_changes_the_identity(frames: list[Frame], change: dict[str, Any]) -> None:
+    """Or a run could go on with other data than it began with."""
+    assert DepthSource(frames, [(24, 32)], **change).identity != DepthSource(frames, [(24, 32)]).identity
 
 
 def test_drawn_depth_gets_no_rule_for_indoor_depth(frames: list[Frame]) -> None:

@@ -56,6 +56,8 @@ def test_even_shares_draw_nothing() -> None:
     before = generator.get_state()
     drawn = sources_of(MixedSource([Flat(0.25, 5), Flat(0.75, 7)], [0.3, 0.7]).batch(10, (1, 1), generator))
     assert drawn == [0.25] * 3 + [0.75] * 7
+    many = sources_of(MixedSource([Flat(0.25, 5), Flat(0.75, 7)], [0.29, 0.71]).batch(100, (1, 1), generator))
+    assert many == [0.25] * 29 + [0.75] * 71  # though 0.29 * 100 is less than 29 in floating point
     assert torch.equal(generator.get_state(), before)
 
 

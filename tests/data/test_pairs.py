@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -145,6 +146,26 @@ def test_crops_of_pictures_as_they_are(folder: Path) -> None:
     torch.testing.assert_close(rows, torch.full_like(rows, 4.0), atol=1e-3, rtol=0)
     torch.testing.assert_close(columns, torch.full_like(columns, 4.0), atol=1e-3, rtol=0)
     assert source.identity["view"] == "crop"
+
+
+def test_a_border_that_only_the_truth_has_is_cut_away(tmp_path: Path) -> None:
+    """Some copies of RESIDE keep 10 pixels around the clear pictures; rows and columns must still agree."""
+    rows, columns = np.mgrid[0:36, 0:40]
+    clear = np.dstack((4 * rows, 4 * columns, 0 * rows)).astype(np.uint8)
+    _write(tmp_path / "gt/1.png", clear)
+    _write(tmp_path / "hazy/1_1.png", clear[10:-10, 10:-10] + np.uint8(3))
+    batch = PairSource(discover(tmp_path).require_sound(), [SIZE]).batch(4, SIZE, _generator())
+    torch.testing.assert_close(batch["hazy"] - 3 / 255, batch["clear"], atol=1e-6, rtol=0)
+
+
+def test_a_full_disk_is_told_before_decoding(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5))
+    monkeypatch.setattr("dehaze.data.pairs.read_picture", lambda path: pytest.fail(f"{path} was decoded"))
+    with pytest.raises(DataError, match=r"0\.0 GB free") as raised:
+        PairSource(discover(folder), [SIZE], cache=tmp_path / "cache", memory_limit=0)
+    assert "XDG_CACHE_HOME" in raised.value.hint
 
 
 def test_no_sound_pairs(folder: Path) -> None:

@@ -94,6 +94,14 @@ def test_outdoor_names_tell_airlight_and_beta(tmp_path: Path) -> None:
     assert [_facts(p)[2:] for p in found.pairs] == [("0005", None, 0.8, 0.04), ("0005", None, 1.0, 0.2)]
 
 
+def test_parts_may_be_links_to_other_disks(tmp_path: Path) -> None:
+    _tree(tmp_path, ["OTS/clear/0005.jpg", "OTS/hazy/part1/0005_0.8_0.04.jpg", "disk/0005_1_0.2.jpg"])
+    (tmp_path / "OTS/hazy/part2").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "disk/back").symlink_to(tmp_path / "OTS/hazy", target_is_directory=True)
+    found = discover(tmp_path).require_sound()
+    assert [p.hazy.name for p in found.pairs] == ["0005_0.8_0.04.jpg", "0005_1_0.2.jpg"]
+
+
 def test_any_folder_of_pairs_with_the_same_stem(tmp_path: Path) -> None:
     names = ["mine/clear/lake_at_dawn.jpg", "mine/hazy/lake_at_dawn.png"]
     assert _facts(discover(_tree(tmp_path, names)).pairs[0])[2:] == ("lake_at_dawn", None, None, None)
@@ -118,6 +126,8 @@ def test_train_and_test_folders(tmp_path: Path) -> None:
     _tree(tmp_path, ["train/GT/1.png", "train/hazy/1.png", "test/GT/2.png", "test/hazy/2.png"])
     assert [p.scene for p in discover(tmp_path, "train").pairs] == ["1"]
     assert [p.scene for p in discover(tmp_path, "test").pairs] == ["2"]
+    with pytest.raises(DataError, match="nothing for training"):  # the root's own name counts too
+        discover(tmp_path / "test", "train")
 
 
 def test_asking_for_the_split_that_is_not_there(tmp_path: Path) -> None:

@@ -167,6 +167,19 @@ def test_unknown_architecture_and_setting_are_refused() -> None:
         build("student", {"depth": 3})
 
 
+def test_lite_needs_blocks_at_every_level() -> None:
+    with pytest.raises(ValueError, match=r"lite has widths \(8, 8\) but blocks \(1,\)"):
+        build("lite", {"widths": [8, 8], "blocks": [1]})
+
+
+@pytest.mark.parametrize("thin", [{"d": 1}, {"s": 2}])
+def test_a_teacher_thinner_than_a_picture_works(thin: dict[str, int]) -> None:
+    """It has no room to carry three colours through and begins at random, unlike the others."""
+    model = build("teacher", {"multi_channel": False, **thin})
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, 5, 6)).shape == (1, 3, 10, 12)
+
+
 def test_configs_are_frozen() -> None:
     for config in (StudentConfig(), LiteConfig(), TeacherConfig()):
         with pytest.raises(AttributeError):

@@ -28,17 +28,18 @@ def test_nothing_stays_nothing() -> None:
     assert not orthogonalise(torch.zeros(1, 8, 9)).any()
 
 
-def test_steps_are_those_of_torch() -> None:
-    ours, theirs = nn.Parameter(some(16, 144)), nn.Parameter(some(16, 144))
+@pytest.mark.parametrize("shape", [(16, 144), (144, 16)])
+def test_steps_are_those_of_torch(shape: tuple[int, int]) -> None:
+    ours, theirs = nn.Parameter(some(*shape)), nn.Parameter(some(*shape))
     mine = Muon([ours], lr=0.1, weight_decay=0.3)
     # theirs multiplies bfloat16: hence the tolerance
     other = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
     for step in range(4):
-        ours.grad = some(16, 144, seed=step)
-        theirs.grad = some(16, 144, seed=step)
+        ours.grad = some(*shape, seed=step)
+        theirs.grad = some(*shape, seed=step)
         mine.step()
         other.step()
-    start = some(16, 144)
+    start = some(*shape)
     moved = theirs.detach() - start
     assert (ours.detach() - theirs.detach()).norm() < 0.02 * moved.norm()
 

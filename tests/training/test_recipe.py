@@ -66,6 +66,7 @@ def test_override_sets_what_it_names(key: str, text: str, read: object) -> None:
         ("seed", "many", "expected int, got 'many'"),
         ("seed", "true", "expected int, got True"),
         ("stages.0.sizes", "[[1, 2, 3]]", "expected 2 values"),
+        ("model", "5", "model: expected a table, got 5"),
     ],
 )
 def test_override_refuses_what_makes_no_sense(key: str, text: str, said: str) -> None:
@@ -100,6 +101,8 @@ def test_steps_fewer_than_stages_need_are_still_as_many_as_asked_for(steps: int)
         ("optimiser.decay", "-1", "optimiser.decay"),
         ("seed", "99999999999999999999999", "seed must be"),
         ("name", '"../../escape"', "name is"),
+        ("name", "..", "name is"),
+        ("name", "", "name is ''"),
     ],
 )
 def test_numbers_that_cannot_be_meant_are_refused(key: str, text: str, said: str) -> None:
@@ -142,11 +145,14 @@ def test_unknown_recipe_lists_the_choices() -> None:
         {"painted_share": "1.1"},
         {"zooms": "[]"},
         {"zooms": "[0.5, 1.0]"},
+        {"zooms": "[nan]"},
+        {"zooms": "[1.0, inf]"},
     ],
 )
 def test_values_out_of_range_are_refused(overrides: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match=r"above 0|in \[0, 1|numbers from 1"):
-        load_recipe("student-lite", overrides)
+    for steps in (None, 10):
+        with pytest.raises(UsageError, match=r"above 0|in \[0, 1|numbers from 1"):
+            load_recipe("student-lite", overrides, steps=steps)
 
 
 @pytest.mark.parametrize("radius", ["0", "33"])

@@ -95,12 +95,11 @@ def synth(
     out = output.start(as_json=as_json, quiet=quiet, no_progress=no_progress, debug=debug)
     from dehaze.data.synth import check, plan, write
 
-    shots = _shots(clear, depth, procedural, size, textures, seed, border)
-    layout = plan(len(shots), test, per_scene)
     inputs = [folder for folder in (clear, depth, textures) if folder]
-    if dry_run:
-        check(target, inputs, overwrite=overwrite)
-    else:
+    check(target, inputs, overwrite=overwrite)
+    shots = _shots(clear, depth, procedural, size, textures, seed, border, jobs)
+    layout = plan(len(shots), test, per_scene)
+    if not dry_run:
         with out.progress("making haze", total=len(shots)) as bar:
             write(
                 shots,
@@ -132,6 +131,7 @@ def _shots(
     textures: Path | None,
     seed: int,
     border: int,
+    jobs: int | None,
 ) -> list[Shot]:
     from dehaze.data.synth import check_border, shots_from_folders, shots_from_scenes
 
@@ -148,7 +148,7 @@ def _shots(
             "nothing to make haze from: expected --clear DIR with --depth DIR, or --procedural N",
             "try: dehaze synth --procedural 20 -o ./RESIDE",
         )
-    return shots_from_folders(clear, depth)
+    return shots_from_folders(clear, depth, border, jobs)
 
 
 def _words(layout: Layout) -> str:

@@ -86,7 +86,7 @@ def _chosen(what: What | None, network: What | None) -> What:
 
 def _network_settings(what: str, variant: str | None, scale: int | None) -> dict[str, str]:
     if what != "teacher":
-        if variant or scale:
+        if variant is not None or scale is not None:
             raise UsageError("--variant and --scale are for 'dehaze train teacher'")
         return {"task": "dehaze", "architecture": what}
     from dataclasses import asdict

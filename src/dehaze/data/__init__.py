@@ -29,7 +29,7 @@ class Source(Protocol):
         Args:
             count: Pictures in the batch.
             size: Height and width of the crops.
-            generator: Source of all randomness, on any device.
+            generator: Source of all randomness, on the CPU.
 
         Returns:
             "hazy" and "clear": (count, 3, height, width) float32 RGB in [0, 1] on the source's device.

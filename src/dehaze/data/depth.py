@@ -37,6 +37,8 @@ _EXAMPLES = 3
 _FRAME = 4
 """Pixels of a picture's edge that must be white to be a frame; NYU's is 6 to 8 wide."""
 _WHITE = 240
+_GRAY = 0.02
+"""Difference between channels, as a share of the largest value, up to which a picture counts as gray."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,19 @@ def read_with_depth(clear: Path, depth: Path) -> tuple[npt.NDArray[np.uint8], np
         Picture (H, W, 3) uint8 RGB and depth (H, W) in the file's own unit, finite, from 0 up.
 
     Raises:
-        DataError: One cannot be read, they differ in size, or the second is no depth map.
+        DataError: One cannot be read, they differ in size, or the second is no depth map: in colours, say.
     """
     picture = read_picture(clear)
     decoded = cv2.imread(str(depth), cv2.IMREAD_UNCHANGED)
     if decoded is None:
         raise DataError(f"cannot read {depth}: not a picture, or damaged")
-    values = np.asarray(decoded[..., 0] if decoded.ndim == 3 else decoded, np.float32)
+    values = np.asarray(decoded, np.float32)
+    if values.ndim == 3:
+        if np.ptp(values[..., :3], axis=2).max() > _GRAY * values[..., :3].max():
+            raise DataError(
+                f"{depth} is a picture in colours: expected a depth map, gray and larger for what is farther"
+            )
+        values = values[..., 0]
     if values.shape != picture.shape[:2]:
         raise DataError(
             f"{depth} is {values.shape[1]} x {values.shape[0]} pixels, its picture {clear} is "

@@ -103,12 +103,11 @@ class PairSource:
 
     def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
         """Draw crops; half of them are mirrored. See `dehaze.data.Source.batch`."""
-        home = generator.device
-        zoom = self._zooms[int(torch.randint(len(self._zooms), (), generator=generator, device=home))]
+        zoom = self._zooms[int(torch.randint(len(self._zooms), (), generator=generator))]
         level = self._levels[size, zoom]
-        index = torch.randint(self._pairs, (count,), generator=generator, device=home).cpu()
-        where = torch.rand((count, 2), generator=generator, device=home).cpu()
-        mirrored = (torch.rand((count,), generator=generator, device=home) < 0.5).cpu()
+        index = torch.randint(self._pairs, (count,), generator=generator)
+        where = torch.rand((count, 2), generator=generator)
+        mirrored = torch.rand((count,), generator=generator) < 0.5
         hazy, clear = self._hazy[index], self._clear[index]
         corner = _corners(level.sizes[hazy], size, where)
         return {

@@ -334,10 +334,16 @@ def _folders(folder: Path) -> list[Path]:
         return [Path(e.path) for e in entries if e.name[0] != "." and e.is_dir()]
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in SUFFIXES and not any(p[0] == "." for p in path.relative_to(folder).parts):
+def _pictures(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Pictures in a folder and below it, in linked folders too, which OTS's parts may be."""
+    real = folder.resolve()
+    if real in above:  # a link back
+        return
+    for path in folder.iterdir():
+        if path.suffix.lower() in SUFFIXES and path.name[0] != ".":
             yield path
+    for child in _folders(folder):
+        yield from _pictures(child, above | {real})
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -75,15 +75,29 @@ def plan(count: int, test: int | None = None, per_scene: int = 10) -> Layout:
     return Layout(count - test, test, per_scene)
 
 
-def shots_from_folders(clear: Path, depth: Path) -> list[Shot]:
+def shots_from_folders(clear: Path, depth: Path, border: int = 0, jobs: int | None = None) -> list[Shot]:
     """Clear pictures and the depth maps of the same name, in natural order; read when they are needed.
 
-    Depth maps are 8 or 16 bit pictures (or float TIFF), larger is farther, the unit does not matter.
+    Each is read once here, so that what cannot be used is told before anything is written. Depth maps are 8
+    or 16 bit pictures (or float TIFF), larger is farther, the unit does not matter.
+
+    Args:
+        clear: Folder of clear pictures.
+        depth: Folder of their depth maps.
+        border: Pixels that are to be cut from each side.
+        jobs: Threads; None takes one a CPU.
 
     Raises:
-        DataError: See `dehaze.data.depth.find_frames`.
+        DataError: See `dehaze.data.depth.find_frames` and `read_with_depth`.
+        UsageError: The border leaves nothing of a picture.
     """
-    return [partial(read_with_depth, f.clear, f.depth) for f in find_frames(clear, depth) if f.depth]
+    shots: list[Shot] = [
+        partial(read_with_depth, f.clear, f.depth) for f in find_frames(clear, depth) if f.depth
+    ]
+    with _pool(jobs) as pool:
+        for shape in pool.map(lambda shot: shot()[1].shape, shots):
+            check_border(border, *shape)
+    return shots
 
 
 def shots_from_scenes(

@@ -69,6 +69,10 @@ class Lite(nn.Module):
         super().__init__()
         self.config = config = config or LiteConfig()
         widths, reduction = config.widths, config.reduction
+        if len(widths) != len(config.blocks):
+            raise ValueError(
+                f"lite has widths {widths} but blocks {config.blocks}: expected one each a level"
+            )
         planes = 3 * config.shuffle**2
         self.limits = Limits(multiple=config.shuffle * 2 ** (len(widths) - 1), tiling="discouraged")
         self.head = nn.Conv2d(planes, widths[0], 3, padding=1)

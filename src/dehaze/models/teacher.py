@@ -93,7 +93,7 @@ class FSRCNN(nn.Module):
         self.deconv = nn.ConvTranspose2d(
             d, channels, 9, stride=config.scale, padding=4, output_padding=config.scale - 1
         )
-        if not config.batch_norm:  # which would undo it
+        if not config.batch_norm and min(d, s) >= channels:  # it would undo it; fewer hold no picture
             self._start_as_interpolation()
 
     @torch.no_grad()

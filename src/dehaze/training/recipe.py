@@ -197,10 +197,8 @@ def load_recipe(
     recipe = recipe_from_dict(values, name_or_path)
     for key, value in (overrides or {}).items():
         recipe = override(recipe, key, value)
-    if steps is not None:
-        recipe = _scale_steps(recipe, steps)
     _check(recipe)
-    return recipe
+    return recipe if steps is None else _scale_steps(recipe, steps)
 
 
 def recipe_from_dict(values: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -273,7 +271,7 @@ def _check(recipe: Recipe) -> None:
         raise UsageError("optimiser.final must be in [0, 1] and optimiser.decay in (0, 1]")
     if not 0 <= recipe.seed < 2**63:
         raise UsageError("seed must be from 0 to 2^63 - 1")
-    if Path(recipe.name).name != recipe.name:
+    if Path(recipe.name).name != recipe.name or recipe.name in ("", ".."):
         raise UsageError(f"name is '{recipe.name}': expected one that can be a file's")
     if min(optimiser.clip, optimiser.warmup, optimiser.weight_decay, guide.weight, recipe.working_size) < 0:
         raise UsageError(
@@ -294,8 +292,8 @@ def _check(recipe: Recipe) -> None:
         raise UsageError("varied_share must be in [0, 1]")
     if not 0 <= recipe.painted_share <= 1:
         raise UsageError("painted_share must be in [0, 1]")
-    if not recipe.zooms or min(recipe.zooms) < 1:
-        raise UsageError("zooms must be numbers from 1, at least one of them")
+    if not recipe.zooms or not all(1 <= zoom < math.inf for zoom in recipe.zooms):
+        raise UsageError("zooms must be finite numbers from 1, at least one of them")
 
 
 def _setting_names(value: Any, prefix: str = "") -> list[str]:
@@ -333,6 +331,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
             raise UsageError(f"{where}: expected {len(arguments)} values, got {value!r}")
         return tuple(_build(a, item, where) for a, item in zip(arguments, value, strict=True))
     if origin is dict:
+        if not isinstance(value, dict):
+            raise UsageError(f"{where}: expected a table, got {value!r}")
         return dict(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
