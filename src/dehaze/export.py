@@ -166,7 +166,7 @@ def export_onnx(model: nn.Module, header: Header, path: Path, *, part: Part = "f
         UsageError: The packages of the extra ``onnx`` are not installed, or the network does not dehaze.
         DehazeError: The file cannot be written.
     """
-    onnx = _needed("onnx")
+    onnx = needed("onnx")
     graph = onnx.load_from_string(_traced(_module(model, header, part)))
     # Tracing loses sight of the batch size on the way through the network's own resizing.
     graph.graph.output[0].type.tensor_type.shape.CopyFrom(graph.graph.input[0].type.tensor_type.shape)
@@ -185,7 +185,7 @@ def check_onnx(path: Path, model: nn.Module, header: Header, *, part: Part = "fu
         UsageError: The packages of the extra ``onnx`` are not installed.
         DehazeError: Some picture differs by more than `TOLERANCE`.
     """
-    runtime = _needed("onnxruntime")
+    runtime = needed("onnxruntime")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     dehaze = Dehazer(model, header, device="cpu", precision="fp32")
     results = []
@@ -256,7 +256,12 @@ def _properties(model: nn.Module, header: Header, part: Part) -> dict[str, str]:
     }
 
 
-def _needed(package: str) -> Any:
+def needed(package: str) -> Any:
+    """Import a package of the extra ``onnx``.
+
+    Raises:
+        UsageError: It is not installed.
+    """
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:

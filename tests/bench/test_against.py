@@ -7,7 +7,6 @@ from bench_reports import ENVIRONMENT, cost_row, quality, quality_row, report, t
 
 from dehaze.bench.against import Change, compare
 from dehaze.bench.report import Report
-from dehaze.errors import DataError
 
 
 def find(before: Report, now: Report, figure: str, tolerance: float = 0.05) -> Change:
@@ -113,13 +112,26 @@ def test_what_was_not_measured_now_is_said() -> None:
     assert "untouched, 620 x 460: in the report, not measured now" in comparison.notes
 
 
-def test_nothing_in_common_is_an_error_that_says_how_to_repeat_the_report() -> None:
-    nothing = replace(report(), cost=[], quality=[], flicker=[])
-    with pytest.raises(DataError, match="no figure in common") as caught:
-        compare(report(), nothing, 0.05)
-    assert report().command in caught.value.hint
+def test_nothing_that_the_report_has_is_passed_over_in_silence() -> None:
+    comparison = compare(report(), replace(report(), cost=[], quality=[], flicker=[]), 0.05)
+    assert comparison.changes == []
+    missing = [note for note in comparison.notes if "not measured now" in note]
+    assert len(missing) == 5
+    for subject in (
+        "student, 620 x 460",
+        "untouched: quality on SOTS/indoor",
+        "student, fog.mp4, smooth 0.5",
+    ):
+        assert any(note.startswith(subject) for note in missing)
 
 
 def test_more_flicker_is_a_regression() -> None:
     worse = replace(report(), flicker=[replace(report().flicker[0], flicker=2.5)])
     assert find(report(), worse, "flicker").verdict == "regression"
+
+
+def test_more_pictures_made_worse_is_a_regression() -> None:
+    row = quality_row()
+    now = replace(report(), quality=[quality(replace(row, overall=replace(row.overall, worse=3)))])
+    change = find(report(), now, "worse than untouched")
+    assert (change.verdict, change.increase) == ("regression", 3 / 20)

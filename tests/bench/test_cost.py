@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+import json
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +14,17 @@ from PIL import Image
 
 from dehaze.bench.complexity import flops
 from dehaze.bench.contenders import Contender, gather
-from dehaze.bench.cost import CostSettings, as_jpeg, file_to_file, hazy_picture, measure_cost
+from dehaze.bench.cost import (
+    CostSettings,
+    as_jpeg,
+    file_to_file,
+    hazy_picture,
+    measure_cost,
+    network_case,
+)
 from dehaze.bench.probe import measure
-from dehaze.errors import DehazeError, ModelError
+from dehaze.dehazer import from_name
+from dehaze.errors import DehazeError, ModelError, UsageError
 from dehaze.models import build
 from dehaze.weights.checkpoint import Header, save_checkpoint
 
@@ -38,6 +49,24 @@ def test_two_models_of_one_name_are_told_apart(checkpoints: dict[str, str], tmp_
     assert names == ["student-lite", str(copy)]
 
 
+def test_a_model_is_not_mistaken_for_a_reference_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_checkpoint(path, build("lite").state_dict(), Header(name="untouched", architecture="lite"))
+    assert [c.name for c in gather([str(path)], device="cpu")] == [
+        str(path),
+        "aod-net",
+        "untouched",
+        "dark-channel",
+    ]
+    assert gather([str(path)], references=False, device="cpu")[0].name == str(path)
+
+
+def test_pictures_that_no_jpeg_holds_are_refused() -> None:
+    assert CostSettings(sizes=((65500, 1),)).sizes
+    with pytest.raises(UsageError, match="65501 x 10"):
+        CostSettings(sizes=((64, 48), (65501, 10)))
+
+
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(ModelError, match="no model named 'nothing-like-it'"):
         gather(["nothing-like-it"])
@@ -53,6 +82,14 @@ def test_figures_of_a_row_agree_with_independent_ones(checkpoints: dict[str, str
     assert row.network is not None
     assert row.network_rate == pytest.approx(1000 / row.network.median)
     assert yardstick.median > 0
+
+
+def test_a_case_runs_the_whole_batch_at_the_working_size(checkpoints: dict[str, str]) -> None:
+    dehazer = from_name(checkpoints["lite"], device="cpu")
+    shapes: list[tuple[int, ...]] = []
+    dehazer.forward = lambda x: shapes.append(tuple(x.shape))
+    assert list(network_case(dehazer, (64, 48), 4)()) == ["network"]
+    assert shapes == [(4, 3, 36, 48)]
 
 
 def test_batches_are_counted_in_pictures(checkpoints: dict[str, str]) -> None:
@@ -115,6 +152,26 @@ def test_start_up_and_memory_are_those_of_another_process() -> None:
     assert row.memory_mb is None or 10 < row.memory_mb < 300
     assert row.startup_s > 0.02
     assert ballast.any()
+
+
+def test_the_other_process_runs_as_this_one_was_asked_to(
+    checkpoints: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[dict[str, Any]] = []
+
+    def answer(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        requests.append(json.loads(command[-1]))
+        said = {"done": time.time() + 7, "memory_mb": 5.0, "device_memory_mb": None}
+        return subprocess.CompletedProcess(command, 0, json.dumps(said), "")
+
+    monkeypatch.setattr(subprocess, "run", answer)
+    settings = CostSettings(sizes=((64, 48),), seconds=0, resolution=32)
+    contenders = gather([checkpoints["lite"]], references=False, device="cpu", resolution=32)
+    (row,), _ = measure_cost(contenders, settings, CPU)
+    assert requests[0]["source"] == checkpoints["lite"]
+    assert requests[0]["settings"] == {"device": "cpu", "precision": "fp32", "resolution": 32}
+    assert row.memory_mb == 5
+    assert row.startup_s == pytest.approx(7, abs=0.5)
 
 
 def test_the_probe_loads_a_checkpoint(checkpoints: dict[str, str], tmp_path: Path) -> None:

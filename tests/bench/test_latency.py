@@ -64,6 +64,11 @@ def test_runs_are_bounded(took: float, runs: int) -> None:
     assert interleave({"x": lambda: {"a": took}}, seconds=1, max_runs=9)["x"]["a"].runs == runs
 
 
+def test_no_time_is_too_long_for_a_bounded_number_of_runs() -> None:
+    times = interleave({"x": lambda: {"a": 0.1}}, seconds=float("inf"), max_runs=9)
+    assert times["x"]["a"].runs == 9
+
+
 def test_stopwatch_splits_stages_and_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.5, 1.75])
     waits: list[None] = []

@@ -12,10 +12,11 @@ from xml.etree import ElementTree
 
 import matplotlib
 import pytest
-from bench_reports import cost_row, report
+from bench_reports import cost_row, quality, quality_row, report
 from PIL import Image
 
 from dehaze.bench.outputs import Outputs
+from dehaze.bench.page import chosen_pictures
 from dehaze.bench.plot import plot
 from dehaze.bench.session import Plan, Session, run
 from dehaze.errors import UsageError
@@ -103,6 +104,16 @@ def test_what_would_fail_later_is_said_first(tmp_path: Path, name: str, plottabl
         Outputs(plot=tmp_path / name).check(plottable=plottable, overwrite=False)
 
 
+def test_two_reports_do_not_share_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot write two things to"):
+        Outputs(csv=tmp_path / "r", html=tmp_path / "r").check(plottable=False, overwrite=True)
+
+
+def test_no_file_is_called_like_stdout() -> None:
+    with pytest.raises(UsageError, match="not written to stdout"):
+        Outputs(csv=Path("-")).check(plottable=False, overwrite=False)
+
+
 def test_files_that_exist_are_kept_unless_asked_otherwise(tmp_path: Path) -> None:
     (tmp_path / "r.csv").touch()
     with pytest.raises(UsageError, match="already exists"):
@@ -124,3 +135,8 @@ def test_without_matplotlib_the_install_line_is_given(
     with pytest.raises(UsageError, match="Matplotlib") as caught:
         Outputs(plot=tmp_path / "q.png").check(plottable=True, overwrite=False)
     assert "pip install 'dehaze-cli[plot]'" in caught.value.hint
+
+
+def test_the_best_and_the_worst_picture_of_each_method_are_shown() -> None:
+    chosen = chosen_pictures(quality(quality_row(), quality_row("untouched", -10.0)))
+    assert chosen == {"hazy/1406_3.png": "best of student", "hazy/1400_3.png": "worst of student"}

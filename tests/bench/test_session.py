@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
+from dehaze.bench import session
 from dehaze.bench.cost import CostSettings
-from dehaze.bench.dataset import find_data
+from dehaze.bench.dataset import find_data, name_of
+from dehaze.bench.environment import describe_environment
 from dehaze.bench.session import Plan, run
-from dehaze.errors import DataError, ModelError, UsageError
+from dehaze.errors import DataError, ModelError, UsageError, VideoError
 
 
 def test_references_meet_the_same_pictures(checkpoints: dict[str, str], indoor: Path) -> None:
@@ -78,6 +81,53 @@ def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
         run(Plan(data=[tmp_path]))
     with pytest.raises(DataError, match="no data set folder"):
         run(Plan(data=[tmp_path / "none"]))
+
+
+def test_clear_pictures_alone_are_no_data_set(indoor: Path, tmp_path: Path) -> None:
+    shutil.copytree(indoor / "gt", tmp_path / "gt")
+    (tmp_path / "hazy").mkdir()
+    with pytest.raises(DataError, match="0 sound pairs"):
+        run(Plan(models=["this model is not even looked for"], cost=None, data=[tmp_path]))
+
+
+@pytest.mark.parametrize("part", ["gt", "hazy", "..", "."])
+def test_pictures_have_the_same_names_wherever_a_data_set_is_entered(indoor: Path, part: str) -> None:
+    (found,), _ = find_data([indoor / part], limit=1)
+    assert name_of(found.pairs[0], found) == "hazy/1400_3.png"
+
+
+def test_data_sets_of_one_name_are_told_apart(
+    checkpoints: dict[str, str], indoor: Path, tmp_path: Path
+) -> None:
+    for place in ("here", "there"):
+        shutil.copytree(indoor, tmp_path / place / "indoor")
+    roots = [tmp_path / "here/indoor", tmp_path / "there"]
+    plan = Plan(models=[checkpoints["lite"]], references=False, device="cpu", cost=None, data=roots)
+    assert [part.data for part in run(plan).report.quality] == [
+        str(tmp_path / place / "indoor") for place in ("here", "there")
+    ]
+
+
+def test_a_video_that_cannot_be_read_is_said_before_the_work(
+    checkpoints: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "measure_cost", None)  # would raise TypeError
+    with pytest.raises(VideoError, match=r"gone\.mp4"):
+        run(Plan(models=[checkpoints["lite"]], device="cpu", video="gone.mp4"))
+
+
+def test_a_model_that_ran_elsewhere_is_named(
+    checkpoints: dict[str, str], indoor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an exported one does, which ``auto`` leaves on the CPU of a machine with a GPU."""
+    monkeypatch.setattr(session, "resolve_device", lambda name: torch.device("mps"))
+    plan = Plan(models=[checkpoints["lite"]], references=False, device="cpu", cost=None, data=[indoor])
+    assert run(plan).report.notes == ["lite ran on cpu"]
+
+
+def test_a_gpu_is_not_described_as_a_cpu() -> None:
+    assert describe_environment(torch.device("mps")).describe().startswith("Apple GPU (mps); ")
+    assert describe_environment(torch.device("cpu")).describe().startswith("CPU, ")
 
 
 def test_luma_says_so(checkpoints: dict[str, str], indoor: Path) -> None:

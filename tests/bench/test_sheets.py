@@ -151,3 +151,27 @@ def test_only_changes_are_listed() -> None:
     sheet = comparison_sheet(compare(report(), now, 0.05))
     assert [(row[1], row[-1]) for row in sheet.rows] == [("parameters", "worse")]
     assert sheet.rows[0][4] == "+4.2 %"
+
+
+def test_every_cost_stands_under_its_heading() -> None:
+    network, files = sheets(replace(report(), quality=[], flicker=[]))
+    expected = {
+        "parameters": "96,007",
+        "MB": "0.400",
+        "GFLOPs": "53.4",
+        "network ms": "80.0",
+        "p95 ms": "96.0",
+        "images/s": "12.5",
+    }
+    assert expected.items() <= dict(zip(network.columns, network.rows[0], strict=True)).items()
+    expected = {
+        "decode ms": "2.00",
+        "dehaze ms": "100.0",
+        "encode ms": "1.50",
+        "total ms": "103.5",
+        "p95 ms": "124.2",
+        "images/s": "9.66",
+        "start-up s": "2.00",
+        "peak MB": "400",
+    }
+    assert expected.items() <= dict(zip(files.columns, files.rows[0], strict=True)).items()

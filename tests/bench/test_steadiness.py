@@ -8,7 +8,9 @@ import pytest
 
 from dehaze.bench.contenders import Contender, gather
 from dehaze.bench.steadiness import count_passes, frames, measure_flicker
+from dehaze.dehazer import from_name
 from dehaze.errors import VideoError
+from dehaze.upsample import LocalAffine
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,21 @@ def test_networks_are_measured_frame_by_frame_and_smoothed(clip: str, checkpoint
     assert "untouched" not in {r.method for r in rows}
     assert len(rows) == count_passes(contenders)
     assert len(seen) == sum(r.frames for r in rows) == 5 * len(rows)
+
+
+def test_smoothing_takes_most_of_the_trembling_away(clip: str, checkpoints: dict[str, str]) -> None:
+    dehazer, count = from_name(checkpoints["lite"], device="cpu"), 0
+
+    def estimate(pixels: np.ndarray) -> LocalAffine:
+        nonlocal count
+        count += 1
+        gain = np.ones((36, 48, 3), np.float32)
+        return LocalAffine(gain, gain * np.float32(-(10 + 8 * (count % 2)) / 255))
+
+    dehazer.estimate = estimate
+    single, smoothed = measure_flicker([Contender("t", Trembling(8), "t", dehazer=dehazer)], clip)
+    assert single.flicker == pytest.approx(8, abs=0.05)
+    assert 0.01 < smoothed.flicker < 2
 
 
 def test_frames_come_with_their_times(clip: str) -> None:

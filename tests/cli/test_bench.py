@@ -116,6 +116,36 @@ def test_the_tolerance_is_the_users(
     assert next(c["verdict"] for c in changes if c["figure"] == "PSNR, dB") == "regression"
 
 
+def test_a_report_with_nothing_in_common_does_not_cost_the_run_its_figures(
+    model: str, indoor: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["bench", "-m", model, "-d", "cpu", "--no-references", "--no-cost", "--data", indoor]
+    assert main([*arguments, "--json"]) == 0
+    path = tmp_path / "report.json"
+    path.write_text(capsys.readouterr().out)
+    csv_file = tmp_path / "r.csv"
+    other = [*arguments, "--channel", "y", "--against", str(path), "--csv", str(csv_file), "--json"]
+    assert main(other) == 1
+    shown, said = capsys.readouterr()
+    measured, failure = map(json.loads, shown.splitlines())
+    assert measured["quality"][0]["channel"] == "y"
+    assert "no figure in common" in failure["error"]
+    assert json.loads(path.read_text())["command"] in failure["hint"]
+    assert "lite: quality on indoor" in said
+    assert csv_file.exists()
+
+
+def test_a_small_tolerance_is_not_rounded_away(
+    model: str, indoor: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["bench", "-m", model, "-d", "cpu", "--no-references", "--no-cost", "--data", indoor]
+    assert main([*arguments, "--json"]) == 0
+    path = tmp_path / "report.json"
+    path.write_text(capsys.readouterr().out)
+    assert main([*arguments, "--against", str(path), "--tolerance", "0.005"]) == 0
+    assert "nothing got worse by more than 0.5 %" in capsys.readouterr().err
+
+
 def test_tables_need_no_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     flags = ["--csv", str(tmp_path / "t.csv"), "--html", str(tmp_path / "t.html")]
     assert main(["bench", "--table", "1", "--table", "3", *flags]) == 0
@@ -148,7 +178,10 @@ def test_tables_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["--against", "nowhere.json"], 1, "cannot read the report nowhere.json"),
         (["--no-cost"], 2, "nothing to measure"),
         (["--plot", "q.png"], 2, "--plot needs --data"),
+        (["--plot", "q.png", "--data", ".", "--no-cost"], 2, "neither --no-cost nor --table"),
         (["--html", "gone/r.html"], 2, "there is no directory gone"),
+        (["--size", "70000x10"], 2, "at most 65500"),
+        (["--duration", "-1"], 2, "--duration is '-1'"),
         (["--video", "gone.mp4", "-m", "no-such-model"], 4, "no model named"),
     ],
 )
@@ -169,6 +202,15 @@ def test_bad_requests(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("extra", [["--against", "no.json"], ["--data", "nowhere"], ["--device", "banana"]])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--against", "no.json"],
+        ["--data", "nowhere"],
+        ["--device", "banana"],
+        ["-m", "student"],
+        ["--video", "a.mp4"],
+    ],
+)
 def test_tables_do_not_ignore_what_they_cannot_do(extra: list[str]) -> None:
     assert main(["bench", "--table", "5", *extra]) == 2

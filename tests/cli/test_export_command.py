@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import onnx
@@ -63,6 +64,7 @@ def test_file_that_exists_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], 2),
         (["-o", "."], 2),
+        (["-o", "-"], 2),
         (["-o", "nowhere/x.onnx"], 2),
         (["-o", "x.onnx", "--part", "half"], 2),
         (["-o", "x.onnx", "-m", "missing.safetensors"], 4),
@@ -70,4 +72,13 @@ def test_file_that_exists_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_what_cannot_be_done_leaves_nothing(arguments: list[str], status: int) -> None:
     assert main(["export", "onnx", *arguments]) == status
+    assert [path.name for path in Path().iterdir()] == ["model"]
+
+
+def test_a_check_that_cannot_be_made_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["export", "onnx", "-o", "x.onnx", "--check"]) == 2
+    assert "'onnxruntime', which is not installed" in capsys.readouterr().err
     assert [path.name for path in Path().iterdir()] == ["model"]

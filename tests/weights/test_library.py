@@ -93,6 +93,14 @@ def test_verify_compares_with_the_manifest(shelf: Shelf, tmp_path: Path) -> None
     assert library.verify(str(tmp_path / "a.safetensors")).state == "unknown"
 
 
+def test_verify_loads_what_has_no_checksum_to_compare(shelf: Shelf, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    whole = path.read_bytes()
+    for data in (whole[:-1000], whole[:-1000] + b"\xff" * 1000):  # cut short; weights that are no numbers
+        path.write_bytes(data)
+        assert library.verify(str(path)).state == "damaged"
+
+
 def test_bundled_models_need_no_client(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

@@ -177,9 +177,27 @@ def test_a_damaged_checkpoint_does_not_replace_a_sound_one(shelf: Shelf, tmp_pat
     bad = tmp_path / "bad.safetensors"
     save_checkpoint(bad, weights, replace(read_header(tmp_path / "run.safetensors"), name="small"))
     assert shelf.update(bad) == 4
+    bad.write_bytes(bad.read_bytes()[:-1000])
+    assert shelf.update(bad) == 4
     assert shelf.update(tmp_path / "run.safetensors", "--transfer-radius", "99") == 4
     assert [path.name for path in shelf.weights.iterdir()] == ["small.safetensors"]
     assert (shelf.weights / "small.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [None, b"no JSON", b"\xff", b"[]"])
+def test_figures_that_cannot_be_read_are_refused(shelf: Shelf, tmp_path: Path, content: bytes | None) -> None:
+    figures = tmp_path / "figures.json"
+    if content is not None:
+        figures.write_bytes(content)
+    assert shelf.update(checkpoint(tmp_path / "run.safetensors"), *NEW, "--metrics", figures) == 4
+    assert (shelf.values()["models"], list(shelf.weights.iterdir())) == ({}, [])
+
+
+def test_what_is_said_of_no_checkpoint_is_refused(shelf: Shelf) -> None:
+    for arguments in (("--default", "--name", "small"), NEW, ("--check", "--licence", "MIT")):
+        with pytest.raises(SystemExit) as caught:
+            shelf.update(*arguments)
+        assert caught.value.code == 2
 
 
 def test_a_name_is_no_path(shelf: Shelf, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

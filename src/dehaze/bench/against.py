@@ -14,7 +14,6 @@ from typing import Literal
 from dehaze.bench.latency import Timing
 from dehaze.bench.quality import spread
 from dehaze.bench.report import CostRow, FlickerRow, QualityReport, QualityRow, Report
-from dehaze.errors import DataError
 
 Verdict = Literal["same", "better", "worse", "regression"]
 
@@ -87,9 +86,6 @@ def compare(before: Report, now: Report, tolerance: float) -> Comparison:
         before: The earlier report: the claim.
         now: This run.
         tolerance: Increase of a cost or an error that is still accepted, as a share.
-
-    Raises:
-        DataError: The two have not one figure in common.
     """
     notes: list[str] = []
     same_speed = before.environment.same_speed(now.environment)
@@ -100,13 +96,8 @@ def compare(before: Report, now: Report, tolerance: float) -> Comparison:
     changes = [
         *_cost_changes(before, now, tolerance, same_speed, notes),
         *_quality_changes(before, now, tolerance, notes),
-        *_flicker_changes(before.flicker, now.flicker, tolerance),
+        *_flicker_changes(before.flicker, now.flicker, tolerance, notes),
     ]
-    if not changes:
-        raise DataError(
-            "nothing to compare: the report and this run have no figure in common",
-            f"run it as the report was: {before.command}",
-        )
     return Comparison(changes, notes)
 
 
@@ -176,7 +167,7 @@ def _quality_changes(before: Report, now: Report, tolerance: float, notes: list[
             match = current.get((_quality_key(part), row.method))
             if match is not None:
                 yield from _row_changes(f"{row.method}, {part.data}", row, match, tolerance)
-            elif now.quality:
+            else:
                 notes.append(
                     f"{row.method}: quality on {part.data} (these files, {part.channel}, resolution "
                     f"{part.resolution}) is in the report, not measured now"
@@ -216,12 +207,16 @@ def _paired_noise(before: QualityRow, now: QualityRow, metric: str) -> float:
     return max((result.high - result.low) / 2, _ROUNDING[metric])
 
 
-def _flicker_changes(before: list[FlickerRow], now: list[FlickerRow], tolerance: float) -> Iterator[Change]:
+def _flicker_changes(
+    before: list[FlickerRow], now: list[FlickerRow], tolerance: float, notes: list[str]
+) -> Iterator[Change]:
     current = {(r.method, r.video, r.frames, r.smooth): r for r in now}
     for row in before:
         match = current.get((row.method, row.video, row.frames, row.smooth))
-        if match is not None and row.flicker > 0:
-            subject = f"{row.method}, {row.video}, smooth {row.smooth:g}"
+        subject = f"{row.method}, {row.video}, smooth {row.smooth:g}"
+        if match is None:
+            notes.append(f"{subject}: flicker over {row.frames} frames is in the report, not measured now")
+        elif row.flicker > 0:
             increase = match.flicker / row.flicker - 1
             yield _change(subject, "flicker", row.flicker, match.flicker, increase, 0.01, tolerance)
 

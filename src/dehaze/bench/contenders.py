@@ -40,7 +40,7 @@ class Contender:
 def gather(models: Sequence[str | None], *, references: bool = True, **settings: Any) -> list[Contender]:
     """Load models and references, references last.
 
-    Models that share a name are called what they were asked for by.
+    Models that share a name, or have that of a reference, are called what they were asked for by.
 
     Args:
         models: Names, paths or addresses; None for the default model.
@@ -59,7 +59,7 @@ def gather(models: Sequence[str | None], *, references: bool = True, **settings:
     for name in names:
         contender = _load(name, settings)
         asked.setdefault(contender.source, (name or contender.name, contender))
-    bearers = Counter(contender.name for _, contender in asked.values())
+    bearers = Counter([*REFERENCES, *(contender.name for _, contender in asked.values())])
     taking_part = [c if bearers[c.name] == 1 else replace(c, name=name) for name, c in asked.values()]
     if references:
         taking_part += [Contender(name, method, name) for name, method in REFERENCES.items()]

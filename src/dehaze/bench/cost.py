@@ -24,13 +24,16 @@ from dehaze.bench.latency import Case, Laps, Stopwatch, Timing, interleave
 from dehaze.bench.quality import Pixels
 from dehaze.bench.report import CostRow
 from dehaze.dehazer import Dehazer
-from dehaze.errors import DehazeError
+from dehaze.errors import DehazeError, UsageError
 
 Size = tuple[int, int]
 """Width and height in pixels."""
 
 Progress = Callable[[int, int, str], None]
 """Called with measurements done, measurements in all, and what was measured."""
+
+LARGEST_SIDE = 65500
+"""Pixels; more than that OpenCV does not write into a JPEG."""
 
 _Key = tuple[str, Size, str]
 _YARDSTICK: _Key = ("yardstick", (310, 230), "")
@@ -46,6 +49,9 @@ class CostSettings:
         seconds: Time to spend on each latency.
         resolution: As given to `Dehazer`.
         startup: Whether to start a fresh process for start-up time and peak memory.
+
+    Raises:
+        UsageError: A side is longer than `LARGEST_SIDE`.
     """
 
     sizes: Sequence[Size] = ((620, 460),)
@@ -53,6 +59,14 @@ class CostSettings:
     seconds: float = 3.0
     resolution: str | int = "auto"
     startup: bool = True
+
+    def __post_init__(self) -> None:
+        for width, height in self.sizes:
+            if max(width, height) > LARGEST_SIDE:
+                raise UsageError(
+                    f"pictures of {width} x {height} cannot be timed: a JPEG's sides are at most "
+                    f"{LARGEST_SIDE} pixels"
+                )
 
 
 def measure_cost(

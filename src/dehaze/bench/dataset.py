@@ -23,7 +23,7 @@ def find_data(roots: Sequence[Path], limit: int | None = None) -> tuple[list[Pai
     for root in roots:
         has_tests = root.is_dir() and any(s.split == "test" for s in find_subsets(root))
         whole = discover(root, "test" if has_tests else None)
-        if any(p.kind != _HARMLESS for p in whole.problems):
+        if not whole.pairs or any(p.kind != _HARMLESS for p in whole.problems):
             whole.require_sound()
         if whole.problems:
             notes.append(f"{root}: {len(whole.problems)} {_HARMLESS} are left out")
@@ -60,8 +60,8 @@ def picture_pair(pair: Pair, found: PairSet) -> PicturePair:
 
 
 def name_of(pair: Pair, found: PairSet) -> str:
-    """Name a pair by its hazy picture's path below the data set."""
-    return pair.hazy.relative_to(found.root).as_posix()
+    """Name a pair by its hazy picture's path below its subset, wherever that lies (see `find_data`)."""
+    return pair.hazy.relative_to(found.subsets[0].hazy.parent).as_posix()
 
 
 def level_of(pair: Pair) -> str:

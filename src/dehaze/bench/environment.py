@@ -68,11 +68,17 @@ def describe_environment(device: torch.device) -> Environment:
         threads=torch.get_num_threads(),
         memory_gb=_memory_gb(),
         device=str(device),
-        accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+        accelerator=_accelerator(device),
         python=platform.python_version(),
         torch=torch.__version__,
         dehaze=__version__,
     )
+
+
+def _accelerator(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "Apple GPU" if device.type == "mps" else ""
 
 
 def _memory_gb() -> float | None:

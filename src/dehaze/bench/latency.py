@@ -102,7 +102,7 @@ def interleave(
 def _runs_wanted(case: Case, seconds: float, max_runs: int) -> int:
     """Warm a case up, and reckon from its last warm-up run how many runs fill the time."""
     took = [sum(case().values()) for _ in range(WARM_UP)][-1]
-    return max(MIN_RUNS, min(max_runs, round(seconds / max(took, 1e-9))))
+    return max(MIN_RUNS, round(min(max_runs, seconds / max(took, 1e-9))))
 
 
 class Stopwatch:

@@ -51,9 +51,14 @@ class Outputs:
             overwrite: Whether files that exist may be replaced.
 
         Raises:
-            UsageError: A file exists, its folder does not, or the plot cannot be drawn.
+            UsageError: A file exists or its folder does not, two are one, one is ``-``, or the plot cannot be
+                drawn.
         """
         for path in self.paths:
+            if str(path) == "-":
+                raise UsageError("reports are not written to stdout", "name a file, or use --json")
+            if self.paths.count(path) > 1:
+                raise UsageError(f"cannot write two things to {path}", "give each a name of its own")
             if not path.parent.is_dir():
                 raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
             if path.is_dir():

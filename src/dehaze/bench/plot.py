@@ -15,16 +15,22 @@ from dehaze.errors import UsageError
 FORMATS = ("png", "svg")
 
 
-def check_plot(path: Path, has_quality: bool) -> None:
+def check_plot(path: Path, plottable: bool) -> None:
     """Say before the work what would stop the plot after it.
 
+    Args:
+        path: The file to write.
+        plottable: Whether the run measures both quality and cost.
+
     Raises:
-        UsageError: The format is unknown, there is no quality to plot, or Matplotlib is not installed.
+        UsageError: The format is unknown, quality or cost is missing, or Matplotlib is not installed.
     """
     if path.suffix.lower().lstrip(".") not in FORMATS:
         raise UsageError(f"cannot plot to {path}: expected a name ending in .png or .svg")
-    if not has_quality:
-        raise UsageError("a plot shows quality against cost: --plot needs --data", "add --data DIR")
+    if not plottable:
+        raise UsageError(
+            "a plot shows quality against cost: --plot needs --data, and neither --no-cost nor --table"
+        )
     _matplotlib()
 
 

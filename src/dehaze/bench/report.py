@@ -122,7 +122,7 @@ class QualityReport:
     """Quality on one data set.
 
     Attributes:
-        data: Name of the data set, its folders as they were given.
+        data: Name of the data set: its folder, with those above it where several share that.
         identity: Hash of the pairs' names and file sizes: equal for equal data sets wherever they lie.
         channel: ``rgb`` or ``y``.
         convention: How PSNR and SSIM are computed, in words.

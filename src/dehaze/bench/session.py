@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
+
+import torch
 
 from dehaze.bench.contenders import Contender, gather
 from dehaze.bench.cost import CostSettings, measure_cost
@@ -19,8 +22,9 @@ from dehaze.bench.report import CostRow, FlickerRow, QualityReport, QualityRow, 
 from dehaze.bench.steadiness import count_passes, measure_flicker
 from dehaze.data.reside import PairSet
 from dehaze.device import resolve_device
-from dehaze.errors import DataError, UsageError
+from dehaze.errors import UsageError
 from dehaze.metrics import CONVENTION
+from dehaze.video.source import Source
 
 
 class Bar(Protocol):
@@ -124,36 +128,57 @@ def run(plan: Plan, track: Tracker = silent) -> Session:
     data, notes = find_data(plan.data, plan.limit)
     settings = {"device": plan.device, "precision": plan.precision, "resolution": plan.resolution}
     contenders = gather(plan.models, references=plan.references, **settings)
-    cost, yardstick = _cost(plan, contenders, track)
+    if plan.video is not None:
+        with Source(plan.video):  # its turn comes last: better to know now that it cannot be read
+            pass
+    device = resolve_device(plan.device)
+    cost, yardstick = _cost(plan, contenders, device, track)
+    quality = [
+        _quality(plan, contenders, found, name, track) for found, name in zip(data, _names(data), strict=True)
+    ]
     report = Report(
         command=plan.command,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        environment=describe_environment(resolve_device(plan.device)),
+        environment=describe_environment(device),
         cost=cost,
         yardstick=yardstick,
-        quality=[_quality(plan, contenders, found, track) for found in data],
+        quality=quality,
         flicker=_flicker(plan, contenders, track),
-        notes=[*notes, *dict.fromkeys(w for c in contenders if c.dehazer for w in c.dehazer.warnings)],
+        notes=[*notes, *_notes(contenders, str(device))],
     )
     return Session(report, contenders, data)
 
 
-def _cost(plan: Plan, contenders: Sequence[Contender], track: Tracker) -> tuple[list[CostRow], Timing | None]:
+def _names(data: Sequence[PairSet]) -> list[str]:
+    """Names of data sets; those that share one are called by where they lie."""
+    bearers = Counter(found.name for found in data)
+    return [found.name if bearers[found.name] == 1 else str(found.subsets[0].hazy.parent) for found in data]
+
+
+def _notes(contenders: Sequence[Contender], device: str) -> list[str]:
+    """What a reader must know of the models that ran."""
+    ran = [(c.name, c.dehazer) for c in contenders if c.dehazer is not None]
+    elsewhere = [f"{name} ran on {d.info.device}" for name, d in ran if d.info.device != device]
+    return [*elsewhere, *dict.fromkeys(warning for _, d in ran for warning in d.warnings)]
+
+
+def _cost(
+    plan: Plan, contenders: Sequence[Contender], device: torch.device, track: Tracker
+) -> tuple[list[CostRow], Timing | None]:
     if plan.cost is None:
         return [], None
-    device = resolve_device(plan.device)
     with track("cost", None, "steps") as bar:
         return measure_cost(contenders, plan.cost, device, lambda done, total, _: bar.update(done, total))
 
 
-def _quality(plan: Plan, contenders: Sequence[Contender], found: PairSet, track: Tracker) -> QualityReport:
-    if not found.pairs:
-        raise DataError(f"{found.root} has no sound pairs to measure quality on")
+def _quality(
+    plan: Plan, contenders: Sequence[Contender], found: PairSet, name: str, track: Tracker
+) -> QualityReport:
     methods = {c.name: c.answer for c in contenders}
-    with track(f"quality, {found.name}", len(found)) as bar:
+    with track(f"quality, {name}", len(found)) as bar:
         scores = evaluate(methods, pictures(found), channel=plan.channel, progress=bar.update)
     return QualityReport(
-        data=found.name,
+        data=name,
         identity=str(found.identity["sha256"]),
         channel=plan.channel,
         convention=CONVENTION if plan.channel == "rgb" else CONVENTION.replace("RGB", "Y of BT.601", 1),

@@ -11,11 +11,12 @@ import typer
 
 from dehaze.cli import options as opt
 from dehaze.cli.errors import ExitStatus
-from dehaze.errors import UsageError
+from dehaze.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from dehaze.bench.against import Comparison
     from dehaze.bench.outputs import Outputs
+    from dehaze.bench.report import Report
     from dehaze.bench.session import Plan
     from dehaze.bench.sheets import Sheet
     from dehaze.cli.output import Output
@@ -114,7 +115,11 @@ def bench(
     duration: Annotated[
         float | None,
         typer.Option(
-            "--duration", show_default=False, rich_help_panel=WHAT, help="Seconds of the video to look at."
+            "--duration",
+            min=0,
+            show_default=False,
+            rich_help_panel=WHAT,
+            help="Seconds of the video to look at.",
         ),
     ] = None,
     tables: Annotated[
@@ -202,10 +207,10 @@ def bench(
     outputs = Outputs(csv, markdown, plot, html)
     outputs.check(plottable=bool(data) and cost and not tables, overwrite=overwrite)
     if tables:
-        if against or data:
+        if against or data or models or video:
             raise UsageError(
                 "--table shows figures that are there already and measures none",
-                "leave --data and --against away",
+                "leave --model, --data, --video and --against away",
             )
         show_tables(out, tables, device, outputs)
         return
@@ -251,21 +256,28 @@ def measure(out: Output, plan: Plan, outputs: Outputs, against: Path | None, tol
     outputs.write(session)
     for path in outputs.paths:
         out.line(f"wrote {path}")
-    return judge(out, comparison, tolerance)
+    return judge(out, claim, comparison, tolerance) if claim and comparison else ExitStatus.DONE
 
 
-def judge(out: Output, comparison: Comparison | None, tolerance: float) -> ExitStatus:
-    """Say whether a comparison holds."""
-    if comparison is None:
-        return ExitStatus.DONE
+def judge(out: Output, claim: Report, comparison: Comparison, tolerance: float) -> ExitStatus:
+    """Say whether a comparison holds.
+
+    Raises:
+        DataError: The claim and this run have not one figure in common.
+    """
     for note in comparison.notes:
         out.note(note)
+    if not comparison.changes:
+        raise DataError(
+            "nothing to compare: the report and this run have no figure in common",
+            f"run it as the report was: {claim.command}",
+        )
     worse = comparison.regressions
     if not worse:
-        out.line(f"nothing got worse by more than {tolerance:.0%}")
+        out.line(f"nothing got worse by more than {100 * tolerance:g} %")
         return ExitStatus.DONE
     names = "; ".join(f"{c.subject}: {c.figure} {c.before:.6g} -> {c.now:.6g}" for c in worse)
-    out.error(f"worse than the report by more than {tolerance:.0%}: {names}")
+    out.error(f"worse than the report by more than {100 * tolerance:g} %: {names}")
     return ExitStatus.FAILED
 
 

@@ -61,6 +61,8 @@ def onnx(
 
     out = output.start(as_json=as_json, quiet=quiet, no_progress=no_progress, debug=debug)
     refuse_empty("output", target)
+    if target == "-":
+        raise UsageError("an ONNX file is not written to stdout", "use -o dehaze.onnx")
     path = Path(target).expanduser()
     if path.is_dir():
         raise UsageError(f"{path} is a directory; expected a file to write", f"use -o {path / 'dehaze.onnx'}")
@@ -70,6 +72,8 @@ def onnx(
         raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
     from dehaze import export, weights
 
+    for package in ("onnx", "onnxruntime") if check else ("onnx",):
+        export.needed(package)
     with out.progress("downloading the model", unit="bytes") as bar:
         network, header = weights.load(model, progress=bar.update)
     export.export_onnx(network, header, path, part=part)

@@ -94,12 +94,10 @@ def rewrite_header(source: Path, target: Path, header: Header) -> None:
     """Copy a checkpoint with another header; the weights stay as they are. The two paths may be one.
 
     Raises:
-        ModelError: See `read_header`.
+        ModelError: See `read_header`; also when the weights are damaged.
     """
-    from safetensors.torch import load_file
-
     read_header(source)
-    save_checkpoint(target, load_file(source), header)
+    save_checkpoint(target, _read_tensors(source), header)
 
 
 def sha256_of(path: Path) -> str:
@@ -180,8 +178,6 @@ def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]
             finite number.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     from dehaze.models import build
 
@@ -194,16 +190,23 @@ def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]
             f"{path} describes a network this version cannot build: {error}",
             "upgrade with: pip install --upgrade dehaze-cli; or see: dehaze models list",
         ) from error
-    try:
-        weights = load_file(path, device=device)
-    except SafetensorError as error:
-        raise ModelError(f"{path} is a damaged checkpoint: {error}", _FETCH_AGAIN) from error
+    weights = _read_tensors(path, device)
     wanted = model.state_dict()
     wrong = _disagreement(wanted, weights)
     if wrong:
         raise ModelError(f"{path} does not hold the weights its header describes: {wrong}", _FETCH_AGAIN)
     model.load_state_dict({k: v.to(wanted[k].dtype) for k, v in weights.items()}, assign=True)
     return model.eval(), header
+
+
+def _read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device=device)
+    except SafetensorError as error:
+        raise ModelError(f"{path} is a damaged checkpoint: {error}", _FETCH_AGAIN) from error
 
 
 def _disagreement(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dehaze.errors import ModelError
 from dehaze.weights import trust
-from dehaze.weights.checkpoint import read_header, sha256_of
+from dehaze.weights.checkpoint import load_checkpoint, read_header, sha256_of
 from dehaze.weights.exported import is_exported, read_exported
 from dehaze.weights.manifest import ModelEntry, bundled_path, default_entry, read_manifest, unknown_name
 
@@ -44,8 +44,8 @@ class Verdict:
 
     Attributes:
         name: Its name, path or address.
-        state: `ok`; `damaged`, the file is not what it should be; `unknown`, a readable checkpoint whose
-            checksum stands nowhere; or `not downloaded`.
+        state: `ok`; `damaged`, the file is not what it should be; `unknown`, a checkpoint that loads, but
+            whose checksum stands nowhere; or `not downloaded`.
         detail: Why, in a few words; the checksum if all is well.
     """
 
@@ -203,6 +203,8 @@ def _compare(name: str, path: Path | None, expected: str) -> Verdict:
     _check(path)
     found = sha256_of(path)
     if not expected:
+        if not is_exported(path):
+            load_checkpoint(path)
         return Verdict(name, "unknown", f"sha256 {found}")
     if found != expected:
         return Verdict(name, "damaged", f"sha256 is {found}, expected {expected}")

@@ -95,7 +95,8 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     and entry say.
 
     Raises:
-        ModelError: Not a checkpoint, a damaged one, or a new one without role and description.
+        ModelError: Not a checkpoint, a damaged one, a new one without role and description, or figures that
+            cannot be read.
     """
     header = read_header(options.checkpoint)
     name = options.name or header.name
@@ -110,7 +111,7 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
     if options.transfer_radius:
         header = replace(header, transfer_radius=options.transfer_radius)
     if options.metrics:
-        header = replace(header, metrics=json.loads(options.metrics.read_text(encoding="utf-8")))
+        header = replace(header, metrics=_figures_in(options.metrics))
     for path in options.report:
         header = replace(header, metrics={**header.metrics, **figures_of(path, name)})
     entry = {
@@ -136,6 +137,13 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
 def _measured(header: Header) -> dict[str, Any]:
     """A header's figures without the validation that training left there, which no command reproduces."""
     return {on: figures for on, figures in header.metrics.items() if on != "validation"}
+
+
+def _figures_in(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} has no figures as JSON: {error}", "see CONTRIBUTING.md") from error
 
 
 def figures_of(report: Path, name: str) -> dict[str, Any]:
@@ -224,6 +232,8 @@ def main(arguments: Sequence[str] | None = None, *, weights: Path = BUNDLED_DIRE
     options = parser.parse_args(arguments)
     if options.check and options.checkpoint:
         parser.error("--check takes no checkpoint")
+    if not options.checkpoint and any(v for k, v in vars(options).items() if k != "check"):
+        parser.error("there is no checkpoint that this could be said of: name its file")
     path = manifest_path()
     before = json.loads(path.read_text(encoding="utf-8"))
     try:
