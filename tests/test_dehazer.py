@@ -243,14 +243,31 @@ class Excited(Toy):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_answer_in_the_millions_stays_where_it_was_given(precision: str) -> None:
+def test_where_an_answer_runs_away_the_picture_stays(precision: str) -> None:
     """As that of a network before colours that it never saw."""
-    dehaze = Dehazer(Excited(), Header("toy", "toy", working_size=64), device="cpu", precision=precision)
-    pixels = np.full((128, 128, 3), 0.5, np.float32)
+    dehaze = Dehazer(Excited(), Header("toy", "toy", working_size=128), device="cpu", precision=precision)
+    pixels = np.full((256, 256, 3), 0.5, np.float32)
     pixels[:32, :32] = (0, 1, 0)
     clear = dehaze(pixels)
-    np.testing.assert_allclose(clear[48:], 0.55, atol=0.01)
-    np.testing.assert_allclose(clear[:24, :24], 1, atol=0.01)
+    np.testing.assert_allclose(clear[:28, :28], pixels[:28, :28], atol=0.01)
+    np.testing.assert_allclose(clear[36:52, 36:52], 0.5, atol=0.01)
+    np.testing.assert_allclose(clear[112:], 0.55, atol=0.01)
+    fading = clear[48:112, 0, 0]
+    assert np.diff(fading).min() > -0.001
+    assert 0.52 < fading[32] < 0.53
+
+
+def test_what_a_wide_gamut_shows_stays_where_an_answer_runs_away() -> None:
+    class Same:
+        def to_srgb(self, pixels: np.ndarray, *, clip: bool = True) -> np.ndarray:
+            return pixels
+
+        def from_srgb(self, pixels: np.ndarray) -> np.ndarray:
+            return pixels
+
+    dehaze = Dehazer(Excited(), Header("toy", "toy", working_size=64), device="cpu")
+    pixels = np.full((64, 64, 3), (0, 1, 0), np.float32)
+    np.testing.assert_allclose(dehaze(pixels, colour=Same()), pixels, atol=1e-6)
 
 
 def test_an_answer_that_is_not_finite_is_an_error() -> None:

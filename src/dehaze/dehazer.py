@@ -16,7 +16,7 @@ from dehaze.limits import Limits
 from dehaze.machine import available_cpus, available_memory
 from dehaze.runtimes import Precision, prepare
 from dehaze.tiling import MIN_TILE, tiled
-from dehaze.upsample import ANSWER_RANGE, LocalAffine, Map, Pixels, apply, fit, noise_variance, shrink, white
+from dehaze.upsample import LocalAffine, Map, Pixels, apply, fit, noise_variance, restrain, shrink, white
 from dehaze.weights import Arrays, Exported, Header
 
 if TYPE_CHECKING:
@@ -245,11 +245,10 @@ class Dehazer:
         colours of a wide gamut stay.
         """
         if colour is None:
-            own: Map = np.clip(self.network(picture[None])[0], *ANSWER_RANGE)
-            return own
+            return restrain(self.network(picture[None])[0], picture)
         srgb = colour.to_srgb(picture, clip=False)
         shown = np.clip(srgb, 0, 1)
-        answer = np.clip(self.network(shown[None])[0], 0, 1)
+        answer = np.clip(restrain(self.network(shown[None])[0], shown), 0, 1)
         return colour.from_srgb(answer + (srgb - shown))
 
     def _warn_of_tiles(self) -> None:

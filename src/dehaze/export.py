@@ -22,7 +22,7 @@ from dehaze.dehazer import FALLBACK_WORKING_SIZE, Dehazer
 from dehaze.errors import DehazeError, UsageError
 from dehaze.limits import Limits
 from dehaze.models import count_parameters
-from dehaze.upsample import ANSWER_RANGE, EPS, NOISE_SHARE, PATCH, PATCHES, RESIDUAL_FLOOR
+from dehaze.upsample import ANSWER_RANGE, EPS, FALLBACK_RADIUS, NOISE_SHARE, PATCH, PATCHES, RESIDUAL_FLOOR
 from dehaze.version import __version__
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import write_atomically
@@ -75,7 +75,7 @@ class FullResolution(nn.Module):
         height, width = torch.round(size * small / longest).long().clamp(min=1).unbind()
         down, across = _shares(size[0], height), _shares(size[1], width)
         guide = down @ pixels @ across.transpose(0, 1)  # (1, 3, h, w)
-        answer = self.model(guide).clamp(*ANSWER_RANGE)
+        answer = _restrain(self.model(guide), guide)
         gain, offset = _fit(guide, answer, self.radius, _noise_variance(pixels, size))
         own = small == longest  # the working copy is the picture: gain 0, the answer as offset
         gain = torch.where(own, torch.zeros_like(gain), gain)
@@ -134,6 +134,19 @@ def _fit(guide: Tensor, answer: Tensor, radius: int, noise: Tensor) -> tuple[Ten
     weight = 1 / (residual + RESIDUAL_FLOOR)
     total = box(weight)
     return (box(weight * gain) / total).float(), (box(weight * offset) / total).float()
+
+
+def _restrain(answer: Tensor, picture: Tensor) -> Tensor:
+    """See `dehaze.upsample.restrain`."""
+    held = answer.clamp(*ANSWER_RANGE)
+    share = (held != answer).any(dim=1, keepdim=True).float()
+    r = FALLBACK_RADIUS
+    for side in ((4 * r + 1, 1), (1, 4 * r + 1)):
+        share = F.max_pool2d(share, side, stride=1, padding=(side[0] // 2, side[1] // 2))
+    share = F.pad(share, (r,) * 4, mode="replicate")
+    for side in ((2 * r + 1, 1), (1, 2 * r + 1)):
+        share = F.avg_pool2d(share, side, stride=1)
+    return held + share * (picture - held)
 
 
 def _box(x: Tensor, radius: int) -> Tensor:

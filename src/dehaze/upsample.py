@@ -38,8 +38,11 @@ RESIDUAL_FLOOR = 1e-5
 """Variance added to a window's residual before it becomes a weight: better fits than this are all alike."""
 
 ANSWER_RANGE = (-0.5, 1.5)
-"""Answers are clamped to this before the fit: before colours that it never saw a network may answer in the
-millions, which would spoil all that lies around."""
+"""An answer beyond this is none: before colours that it never saw a network may answer in the millions."""
+
+FALLBACK_RADIUS = 12
+"""Pixels of the working copy: this far around where a network has no answer the picture stays as it is, and
+over twice as much the answer fades in. What it answers nearby is spoilt, too (docs/experiments.md, 33)."""
 
 PATCHES, PATCH = 12, 24
 """Noise is measured in 12 x 12 patches of 24 x 24 pixels."""
@@ -121,6 +124,26 @@ def noise_variance(pixels: Pixels) -> float:
     deviation = np.abs(diagonal).mean((-1, -2)) * np.sqrt(np.pi / 2) / 2 / white(pixels.dtype)
     ordered = np.sort(deviation, axis=None)  # np.quantile would import numpy.ma: 9 ms of a short run
     return float(np.interp(0.1 * (ordered.size - 1), np.arange(ordered.size), ordered)) ** 2
+
+
+def restrain(answer: Map, picture: Map) -> Map:
+    """Take a network's answer, and the picture itself where there is none and around that.
+
+    Args:
+        answer: (h, w, 3), of any size of values.
+        picture: (h, w, 3) in [0, 1], what the network was given.
+
+    Returns:
+        (h, w, 3) within `ANSWER_RANGE`; the answer itself if all of it was.
+    """
+    held: Map = np.clip(answer, *ANSWER_RANGE)
+    wild = (held != answer).any(axis=2)
+    if not wild.any():
+        return held
+    side = 4 * FALLBACK_RADIUS + 1
+    around = np.asarray(cv2.dilate(wild.astype(np.float64), np.ones((side, side), np.uint8)), np.float64)
+    share = _box(around, FALLBACK_RADIUS)[..., None].astype(np.float32)
+    return held + share * (picture - held)
 
 
 def fit(
