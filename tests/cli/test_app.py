@@ -346,6 +346,15 @@ def test_nohup_outlives_its_terminal() -> None:
     assert python(code).returncode == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP")
+@pytest.mark.parametrize(("own", "turns"), [(None, "10000"), ("7", "7")])
+def test_pytorch_does_not_wait_long_for_threads_that_do_not_run(own: str | None, turns: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    environment |= {"OMP_DISPLAY_ENV": "verbose"} | ({"GOMP_SPINCOUNT": own} if own else {})
+    code = "from dehaze.cli import main; main(['--version']); import torch"
+    assert f"GOMP_SPINCOUNT = '{turns}'" in python(code, env=environment).stderr
+
+
 def said(capsys: pytest.CaptureFixture[str], **switches: bool) -> tuple[str, str]:
     out = output.start(**switches)
     out.line("done")
