@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when NumPy is imported. Our products are small: more threads of OpenBLAS wait for each other by
     # spinning, which doubles the CPU time of a photo and makes it no sooner (benchmarks/startup.py).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Read when PyTorch is imported, by GNU's OpenMP. On a machine that does other work its threads wait in vain
-    # for one that is not running: give up a thirtieth as late (docs/experiments.md, 34).
+    # Read when PyTorch is imported, by GNU's OpenMP. On a machine that does other work its threads wait in
+    # vain for one that is not running: the default is thirty times as long (docs/experiments.md, 34).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     words = sys.argv[1:] if arguments is None else arguments
     try:
