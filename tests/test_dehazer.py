@@ -248,7 +248,13 @@ def test_where_an_answer_runs_away_the_picture_stays(precision: str) -> None:
     dehaze = Dehazer(Excited(), Header("toy", "toy", working_size=128), device="cpu", precision=precision)
     pixels = np.full((256, 256, 3), 0.5, np.float32)
     pixels[:32, :32] = (0, 1, 0)
+    plain = dehaze(np.full((256, 256, 3), 0.5, np.float32))
+    np.testing.assert_allclose(plain, 0.55, atol=0.01)
+    assert not dehaze.warnings
     clear = dehaze(pixels)
+    dehaze(pixels)
+    (warning,) = dehaze.warnings
+    assert warning.startswith("model 'toy' has no answer to some colours it was shown")
     np.testing.assert_allclose(clear[:28, :28], pixels[:28, :28], atol=0.01)
     np.testing.assert_allclose(clear[36:52, 36:52], 0.5, atol=0.01)
     np.testing.assert_allclose(clear[112:], 0.55, atol=0.01)

@@ -16,7 +16,18 @@ from dehaze.limits import Limits
 from dehaze.machine import available_cpus, available_memory
 from dehaze.runtimes import Precision, prepare
 from dehaze.tiling import MIN_TILE, tiled
-from dehaze.upsample import LocalAffine, Map, Pixels, apply, fit, noise_variance, restrain, shrink, white
+from dehaze.upsample import (
+    LocalAffine,
+    Map,
+    Pixels,
+    apply,
+    fit,
+    no_answer,
+    noise_variance,
+    restrain,
+    shrink,
+    white,
+)
 from dehaze.weights import Arrays, Exported, Header
 
 if TYPE_CHECKING:
@@ -245,11 +256,21 @@ class Dehazer:
         colours of a wide gamut stay.
         """
         if colour is None:
-            return restrain(self.network(picture[None])[0], picture)
+            return self._held(picture)
         srgb = colour.to_srgb(picture, clip=False)
         shown = np.clip(srgb, 0, 1)
-        answer = np.clip(restrain(self.network(shown[None])[0], shown), 0, 1)
+        answer = np.clip(self._held(shown), 0, 1)
         return colour.from_srgb(answer + (srgb - shown))
+
+    def _held(self, picture: Map) -> Map:
+        """Network on one sRGB picture (h, w, 3), which stays as it is where the network has no answer."""
+        answer = self.network(picture[None])[0]
+        if no_answer(answer).any():
+            self._warn(
+                f"model '{self.info.name}' has no answer to some colours it was shown: the picture "
+                "stays as it is around them"
+            )
+        return restrain(answer, picture)
 
     def _warn_of_tiles(self) -> None:
         if self.info.limits.tiling == "discouraged":

@@ -126,6 +126,13 @@ def noise_variance(pixels: Pixels) -> float:
     return float(np.interp(0.1 * (ordered.size - 1), np.arange(ordered.size), ordered)) ** 2
 
 
+def no_answer(answer: Map) -> npt.NDArray[np.bool_]:
+    """Where a network's answer is none: (h, w, 3) of any size of values -> (h, w), see `ANSWER_RANGE`."""
+    low, high = ANSWER_RANGE
+    beyond: npt.NDArray[np.bool_] = np.any((answer < low) | (answer > high), axis=2)
+    return beyond
+
+
 def restrain(answer: Map, picture: Map) -> Map:
     """Take a network's answer, and the picture itself where there is none and around that.
 
@@ -137,7 +144,7 @@ def restrain(answer: Map, picture: Map) -> Map:
         (h, w, 3) within `ANSWER_RANGE`; the answer itself if all of it was.
     """
     held: Map = np.clip(answer, *ANSWER_RANGE)
-    wild = (held != answer).any(axis=2)
+    wild = no_answer(answer)
     if not wild.any():
         return held
     side = 4 * FALLBACK_RADIUS + 1

@@ -22,7 +22,7 @@ from dehaze.cli import main
 from dehaze.models import build
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import save_checkpoint
-from making import make_video
+from making import make_video, wild
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,12 @@ def tree(root: str = "trip_dehazed") -> list[str]:
 
 def records(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_network_without_an_answer_is_warned_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(Path("trip/a.mp4"))
+    assert main(["folder", "trip", "-r", "-m", str(wild(Path("wild.safetensors")))]) == 0
+    assert capsys.readouterr().err.count("warning: model 'wild' has no answer") == 1
 
 
 def test_makes_the_same_tree_beside_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from dehaze.dehazer import Dehazer, from_name
 from dehaze.models import build
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import save_checkpoint
+from making import wild
 
 WORKING_SIZE = 32
 
@@ -490,3 +491,13 @@ def test_notices_and_warnings_reach_people_and_json(capsys: pytest.CaptureFixtur
     assert len(notices) == 1
     assert f"note: a.webp: {notices[0]}\n" in streams.err
     assert "warning: " in streams.err
+
+
+def test_a_network_without_an_answer_is_warned_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    before = make("a.png")
+    make("b.png")
+    assert main(["run", "a.png", "b.png", "-m", str(wild(Path("wild.safetensors")))]) == 0
+    assert capsys.readouterr().err.count("warning: model 'wild' has no answer") == 1
+    assert np.array_equal(pixels_of("a_dehazed.png"), before)
+    assert main(["run", "a.png", "b.png", "-y"]) == 0
+    assert "warning" not in capsys.readouterr().err

@@ -23,7 +23,7 @@ from dehaze.models import build
 from dehaze.video import VideoSettings
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import save_checkpoint
-from making import make_video
+from making import make_video, wild
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +225,12 @@ def test_fps_without_numbered_pictures_is_warned_about(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.startswith(warning)
     assert main(["video", "n_%d.png", "-o", "b.mp4", "--fps", "50"]) == 0
     assert "warning" not in capsys.readouterr().err
+
+
+def test_a_network_without_an_answer_is_warned_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(Path("a.mp4"))
+    assert main(["video", "a.mp4", "-m", str(wild(Path("wild.safetensors")))]) == 0
+    assert capsys.readouterr().err.count("warning: model 'wild' has no answer") == 1
 
 
 def test_encoders_do_not_talk_past_quiet() -> None:

@@ -35,6 +35,9 @@ Progress = Callable[[int, int, str], None]
 LARGEST_SIDE = 65500
 """Pixels; more than that OpenCV does not write into a JPEG."""
 
+_COLOUR = 0.3
+"""Of the picture's contrast, what is not shared by its channels: haze leaves little colour."""
+
 _Key = tuple[str, Size, str]
 _YARDSTICK: _Key = ("yardstick", (310, 230), "")
 
@@ -123,6 +126,7 @@ def hazy_picture(width: int, height: int) -> Pixels:
     for octave in range(1, 9):
         side = 2**octave
         grid = rng.standard_normal((min(side, height), min(side, width), 3), dtype=np.float32)
+        grid = _COLOUR * grid + (1 - _COLOUR) * grid[..., :1]
         picture += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * (0.3 / octave**2)
     pixels: Pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
     return pixels

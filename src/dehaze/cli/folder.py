@@ -13,7 +13,7 @@ import typer
 
 from dehaze.cli import options as opt
 from dehaze.cli.errors import ExitStatus, Failure, explain, report
-from dehaze.cli.loading import check_request, load_dehazer
+from dehaze.cli.loading import check_request, load_dehazer, say_warnings
 from dehaze.cli.run import combined_status
 from dehaze.cli.targets import refuse_empty
 from dehaze.errors import DehazeError, UsageError
@@ -170,8 +170,7 @@ class _Run:
         from dehaze.pipeline import Timings
 
         out, clock = self._out, Timings()
-        for warning in dehazer.warnings:
-            out.warning(warning)
+        say_warnings(out, dehazer)
         total = len(self._plan.todo)
         with out.progress("files", total=total) as bar:
             frames = _Frames(bar)
@@ -195,6 +194,7 @@ class _Run:
                 out.note(f"stopped with {rest} of {total} files to do{again}")
                 raise
         stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in clock.seconds().items())
+        say_warnings(out, dehazer)
         if stages:
             out.detail(f"photos, work of all threads (the stages overlap): {stages}")
 

@@ -62,3 +62,9 @@ def load_dehazer(
     check_request(model, settings)  # before a download
     with out.progress("downloading the model", unit="bytes") as bar:
         return from_name(model, pictures=photos, progress=bar.update, **settings)
+
+
+def say_warnings(out: Output, dehazer: Dehazer) -> None:
+    """Say what a dehazer has to warn of so far, each sentence once."""
+    for warning in dehazer.warnings:
+        out.warning(warning)

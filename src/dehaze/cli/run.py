@@ -14,7 +14,7 @@ import typer
 from dehaze.cli import options as opt
 from dehaze.cli import output
 from dehaze.cli.errors import ExitStatus, explain, report
-from dehaze.cli.loading import check_request, load_dehazer
+from dehaze.cli.loading import check_request, load_dehazer, say_warnings
 from dehaze.cli.options import check_depth
 from dehaze.cli.targets import Job, is_stream, plan
 from dehaze.errors import PhotoError, UsageError
@@ -73,8 +73,7 @@ def run(
 
     def work(job: Job) -> None:
         record = clear(job, dehazer, photos, inference.strength)
-        for warning in dehazer.warnings:
-            out.warning(warning)
+        say_warnings(out, dehazer)
         _say_done(job, record, out)
 
     raise typer.Exit(run_all(jobs, work, out, fail_fast=fail_fast))

@@ -14,7 +14,7 @@ import typer
 
 from dehaze.cli import options as opt
 from dehaze.cli.errors import ExitStatus
-from dehaze.cli.loading import check_request, load_dehazer
+from dehaze.cli.loading import check_request, load_dehazer, say_warnings
 from dehaze.cli.targets import refuse_empty
 from dehaze.errors import UsageError
 
@@ -151,8 +151,7 @@ def video(
         out.record({"input": source, "output": str(path), "dry_run": True})
         return
     dehazer = load_dehazer(out, inference.model, settings)
-    for warning in dehazer.warnings:
-        out.warning(warning)
+    say_warnings(out, dehazer)
     with out.progress(Path(source).name, unit="frames") as bar, _first_interrupt(out) as stop:
         report = dehaze_video(
             source,
@@ -163,6 +162,7 @@ def video(
             progress=lambda done, total: bar.update(done=done, total=total),
             stop=stop,
         )
+    say_warnings(out, dehazer)
     say_video(report, out)
     out.record(video_record(report))
     if report.interrupted:
