@@ -130,6 +130,14 @@ def test_what_cannot_be_done(
         assert not (tmp_path / "R").exists()
 
 
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "R").write_text("mine")
+    for more in (["--dry-run"], [], ["-y"]):
+        assert main(["synth", "--procedural", "1", "-o", str(tmp_path / "R"), *more]) == 2
+        assert "is a file, expected a directory" in capsys.readouterr().err
+    assert (tmp_path / "R").read_text() == "mine"
+
+
 def test_what_is_read_is_never_overwritten(
     folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -173,6 +173,16 @@ def test_dry_run_tells_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_that_is_a_file_is_refused(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").write_text("mine")
+    command = ["train", "lite", "--data", str(reside), "-o", str(tmp_path / "run"), *TINY_LITE, *QUIET]
+    for more in (["--dry-run"], []):
+        assert main([*command, *more]) == 2
+        assert "is a file, expected a directory" in capsys.readouterr().err
+
+
 def test_pseudo_depth_needs_only_photos(reside: Path, tmp_path: Path) -> None:
     command = ["train", "lite", "--clear", str(reside / "ITS/clear"), "--depth", "pseudo"]
     command += ["--set", "haze=mixed", "--set", "clear_share=0.2", "-o", str(tmp_path), *TINY_LITE, *QUIET]

@@ -107,6 +107,7 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (["empty.mp4"], 1, "empty.mp4 is empty: it has no bytes"),
         (["text.mp4"], 1, "text.mp4 cannot be opened as a video"),
         (["."], 2, ". is a directory, expected a video"),
+        (["frame.PNG"], 2, "frame.PNG is a photo, expected a video"),
         (["a.mp4", "-o", "a.mp4"], 2, "the output a.mp4 is the input itself"),
         (["a.mp4", "-o", "empty.mp4"], 2, "empty.mp4 already exists"),
         (["a.mp4", "-o", "no/b.mp4"], 2, "there is no directory no"),
@@ -128,6 +129,7 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(
     make_video(Path("a.mp4"))
     Path("empty.mp4").write_bytes(b"")
     Path("text.mp4").write_text("not a video" * 20)
+    Path("frame.PNG").write_bytes(b"a picture")
     before = files()
     assert main(["video", *arguments, *dry]) == status
     streams = capsys.readouterr()

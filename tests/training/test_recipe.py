@@ -138,6 +138,7 @@ def test_unknown_recipe_lists_the_choices() -> None:
     [
         {"stages.0.steps": "0"},
         {"optimiser.lr": "0"},
+        {"optimiser.lr": "1e30"},
         {"optimiser.ema": "1.0"},
         {"clear_share": "1.0"},
         {"white_share": "1.5"},

@@ -241,8 +241,11 @@ def check(root: Path, inputs: Sequence[Path] = (), *, overwrite: bool = False) -
     """Refuse what `write` would refuse before its first picture; see there.
 
     Raises:
-        UsageError: There is something in the folders already, or an input folder is one of them.
+        UsageError: There is a file in the way, there is something in the folders already, or an input folder
+            is one of them.
     """
+    if root.is_file():
+        raise UsageError(f"the output {root} is a file, expected a directory")
     folders = [folder for part in _folders(root) for folder in part]
     written = {folder.resolve() for folder in folders}
     for folder in inputs:

@@ -265,8 +265,8 @@ def _check(recipe: Recipe) -> None:
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UsageError(f"{prefix}{name} is {value}: expected a finite number")
-    if optimiser.lr <= 0 or not 0 <= optimiser.ema < 1:
-        raise UsageError("optimiser.lr must be above 0 and optimiser.ema in [0, 1)")
+    if not 0 < optimiser.lr <= 1 or not 0 <= optimiser.ema < 1:
+        raise UsageError("optimiser.lr must be in (0, 1] and optimiser.ema in [0, 1)")
     if not 0 <= optimiser.final <= 1 or not 0 < optimiser.decay <= 1:
         raise UsageError("optimiser.final must be in [0, 1] and optimiser.decay in (0, 1]")
     if not 0 <= recipe.seed < 2**63:

@@ -198,6 +198,8 @@ def _fast_kernels(device: torch.device) -> Iterator[None]:
 def _assemble(
     request: Request, process: Distributed, hear: Listener, *, log: bool = True
 ) -> tuple[Trainer, RunReporter | None]:
+    if request.folder.is_file():
+        raise UsageError(f"the output {request.folder} is a file, expected a directory")
     if not request.resume and (request.folder / STATE).exists():
         raise UsageError(
             f"{request.folder} already holds a run",

@@ -422,7 +422,7 @@ def check_source(name: str) -> None:
     """Refuse a source that cannot be opened, before any work is done.
 
     Raises:
-        UsageError: A directory, or a pattern that FFmpeg does not understand.
+        UsageError: A directory, a photo, or a pattern that FFmpeg does not understand.
         VideoError: No such file, an empty file, or numbered pictures of which one is missing.
     """
     if is_live(name):
@@ -437,6 +437,11 @@ def check_source(name: str) -> None:
         raise VideoError(f"there is no file {name}")
     if path.is_file() and path.stat().st_size == 0:
         raise VideoError(f"{name} is empty: it has no bytes")
+    if path.is_file() and path.suffix.lower() in _PICTURES:
+        raise UsageError(
+            f"{name} is a photo, expected a video",
+            f"use: dehaze run {name}, or for all of a numbered row a pattern such as frames_%04d.png",
+        )
 
 
 def _open(name: str, frame_rate: float) -> InputContainer:
