@@ -92,8 +92,6 @@ class RealHaze:
         patchiness: Largest standard deviation of log beta over a picture; each picture draws its own.
         glow: Largest standard deviation of the airlight's brightness over a picture, on a log scale: haze is
             brighter towards the sun, a lamp or a window.
-        kept: Share of the haze's optical depth that stays in the truth. Photographs called clear have some,
-            and networks taught to remove every bit remove too much outdoors (He et al., 2011, keep 0.05).
         hidden: Transmission around which a scene counts as hidden: the truth keeps the haze before it.
         nearest: Largest depth of the nearest point: fog from a machine, or a bank of it, stands before
             everything. Most pictures draw far less.
@@ -106,7 +104,6 @@ class RealHaze:
     patchiness: float = 0.35
     glow: float = 0.1
     nearest: float = 0.6
-    kept: float = 0.1
     hidden: float = 0.03
 
 

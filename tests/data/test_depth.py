@@ -260,6 +260,15 @@ def test_scenes_can_be_varied(frames: list[Frame]) -> None:
     assert float(spread.max()) < 1e-3
 
 
+def test_how_much_of_real_haze_stays_in_the_truth_is_a_setting(frames: list[Frame]) -> None:
+    clean, hazy = (DepthSource(frames, [(24, 32)], rule="real", kept_share=share) for share in (0.0, 1.0))
+    assert clean.identity != hazy.identity
+    none, all_of_it = (s.batch(16, (24, 32), torch.Generator().manual_seed(3)) for s in (clean, hazy))
+    assert torch.equal(none["hazy"], all_of_it["hazy"])
+    removed, left = ((b["hazy"] - b["clear"]).abs().mean() for b in (none, all_of_it))
+    assert left < 0.5 * removed
+
+
 def test_scenes_can_be_painted_on(frames: list[Frame]) -> None:
     plain, painted = (DepthSource(frames, [(24, 32)], painted_share=share) for share in (0.0, 1.0))
     values = painted.batch(20, (24, 32), torch.Generator().manual_seed(0))

@@ -360,3 +360,13 @@ def test_a_state_without_its_best_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "best.safetensors").unlink()
     with pytest.raises(TrainingError, match=r"best.safetensors is missing, which this run wrote at step 8"):
         trainer(tmp_path).resume()
+
+
+def test_a_setting_that_came_after_a_run_began_does_not_end_it(tmp_path: Path) -> None:
+    trainer(tmp_path).run()
+    state = load_state(tmp_path / "state.safetensors")
+    del state.recipe["kept_share"]
+    save_state(tmp_path / "state.safetensors", state)
+    assert trainer(tmp_path).resume()
+    with pytest.raises(TrainingError, match=r"kept_share: 0.1 -> 0.3"):
+        trainer(tmp_path, recipe=replace(RECIPE, kept_share=0.3)).resume()

@@ -144,6 +144,7 @@ def test_unknown_recipe_lists_the_choices() -> None:
         {"white_share": "1.5"},
         {"varied_share": "-0.1"},
         {"painted_share": "1.1"},
+        {"kept_share": "-0.1"},
         {"zooms": "[]"},
         {"zooms": "[0.5, 1.0]"},
         {"zooms": "[nan]"},

@@ -38,7 +38,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"haze": "mixed"}, {"rule": "mixed"}),
+        ({"haze": "mixed"}, {"rule": "mixed", "kept_share": "0.1"}),
+        ({"haze": "real", "kept_share": 0.25}, {"rule": "real", "kept_share": "0.25"}),
         ({"view": "crop"}, {"view": "crop", "zooms": "0.0"}),
         ({"zooms": (1.0, 1.5)}, {"zooms": "1.0 1.5"}),
         ({"clear_share": 0.25}, {"clear_share": "0.25"}),

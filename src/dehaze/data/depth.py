@@ -166,6 +166,7 @@ class DepthSource:
             from one of them.
         varied_share: Share of pictures whose tones, colours and depth are bent (`dehaze.haze.vary`).
         painted_share: Share of pictures with a rectangle of pure colours (`dehaze.haze.paint`).
+        kept_share: Share of the optical depth of real haze that stays in the truth.
 
     Raises:
         DataError: A picture or depth map cannot be read, or a crop does not fit into every frame.
@@ -184,6 +185,7 @@ class DepthSource:
         zooms: Sequence[float] = ZOOMS,
         varied_share: float = 0.0,
         painted_share: float = 0.0,
+        kept_share: float = 0.1,
     ) -> None:
         self.device = torch.device(device)
         self.rule: HazeRule = rule
@@ -191,6 +193,7 @@ class DepthSource:
         self.white_share = white_share
         self.varied_share = varied_share
         self.painted_share = painted_share
+        self.kept_share = kept_share
         self._frames = len(frames)
         self._drawn = not all(f.depth for f in frames)
         self._zooms = tuple(zooms) if view == "whole" else (0.0,)
@@ -214,6 +217,8 @@ class DepthSource:
             "depth": "drawn" if self._drawn else "given",
             "sha256": hashlib.sha256(names.encode()).hexdigest()[:16],
         }
+        if rule != "its":
+            self.identity["kept_share"] = str(kept_share)
 
     def __len__(self) -> int:
         return EPOCH_PER_FRAME * self._frames
@@ -234,7 +239,7 @@ class DepthSource:
         t, air = self._haze(depth, n, generator)
         hazy = haze.add_haze(clear, t, air)
         if n:
-            truth = haze.leave_some(clear[:n], t[:n], air[:n], haze.REAL_HAZE.kept, haze.REAL_HAZE.hidden)
+            truth = haze.leave_some(clear[:n], t[:n], air[:n], self.kept_share, haze.REAL_HAZE.hidden)
             camera_clear, camera_hazy = haze.photograph(truth, hazy[:n], generator)
             clear = torch.cat((camera_clear, clear[n:]))
             hazy = torch.cat((camera_hazy, hazy[n:]))

@@ -193,7 +193,8 @@ class Trainer:
         if not path.is_file():
             return False
         state = load_state(path)
-        changed = differences(state.recipe, _plain(self.recipe.to_dict()))
+        older = _plain(Recipe().to_dict())  # settings that came later have the value of the time before them
+        changed = differences(older | state.recipe, _plain(self.recipe.to_dict()))
         changed += differences(state.identity, _plain(self.source.identity), "data.")
         if state.context is not None:
             changed += differences(state.context, _plain(self.context))

@@ -107,6 +107,9 @@ class Recipe:
             (`dehaze.haze.vary`).
         painted_share: Share of pictures over clear + depth with a rectangle of pure colours
             (`dehaze.haze.paint`).
+        kept_share: Share of the optical depth of ``real`` haze that stays in the truth
+            (`dehaze.haze.leave_some`). Photographs called clear have some, and networks taught to remove
+            every bit remove too much outdoors (He et al., 2011, keep 0.05).
         precision: ``fp32``; or ``bf16``, autocast where the device has such arithmetic (`dehaze.device`).
         working_size: Long side the finished network works at; 0 for any (None in the checkpoint).
         transfer_radius: Radius in working pixels over which its answers are averaged (`dehaze.upsample.fit`).
@@ -130,6 +133,7 @@ class Recipe:
     white_share: float = 0.0
     varied_share: float = 0.0
     painted_share: float = 0.0
+    kept_share: float = 0.1
     precision: Literal["fp32", "bf16"] = "fp32"
     working_size: int = 160
     transfer_radius: int = 1
@@ -292,6 +296,8 @@ def _check(recipe: Recipe) -> None:
         raise UsageError("varied_share must be in [0, 1]")
     if not 0 <= recipe.painted_share <= 1:
         raise UsageError("painted_share must be in [0, 1]")
+    if not 0 <= recipe.kept_share <= 1:
+        raise UsageError("kept_share must be in [0, 1]")
     if not recipe.zooms or not all(1 <= zoom < math.inf for zoom in recipe.zooms):
         raise UsageError("zooms must be finite numbers from 1, at least one of them")
 

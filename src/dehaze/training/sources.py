@@ -121,6 +121,7 @@ def _from_depth(
         zooms=recipe.zooms,
         varied_share=recipe.varied_share,
         painted_share=recipe.painted_share,
+        kept_share=recipe.kept_share,
     )
     return source, [hazy_and_clear(frame) for frame in out]
 
