@@ -160,7 +160,7 @@ def test_real_haze_is_tinted_patchy_and_repeatable() -> None:
     assert torch.equal(beta, again[1])
     assert airlight.shape == (64, 3, 20, 30)
     assert beta.shape == (64, 1, 20, 30)
-    assert float(airlight.min()) > 0.2
+    assert float(airlight.min()) > 0.3
     assert float(airlight.max()) <= 1
     assert float(beta.min()) > 0
     assert float((airlight[:, 2] - airlight[:, 0]).mean()) > 0  # bluish on average

@@ -98,8 +98,8 @@ class RealHaze:
     """
 
     brightness: tuple[float, float] = (0.45, 1.0)
-    tint: float = 0.1
-    blue: float = 0.05
+    tint: float = 0.08
+    blue: float = 0.02
     beta: tuple[float, float] = (0.2, 3.0)
     patchiness: float = 0.35
     glow: float = 0.1
