@@ -112,7 +112,7 @@ def random_network(architecture: str = "lite") -> nn.Module:
     model = build(architecture)
     for parameter in model.parameters():
         if not parameter.any():
-            nn.init.normal_(parameter, std=0.05)
+            nn.init.normal_(parameter, std=0.02)
     return model.eval()
 
 

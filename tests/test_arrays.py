@@ -158,7 +158,7 @@ def test_a_few_photos_are_cleared_without_pytorch(
         text=True,
         check=False,
     )
-    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @pytest.fixture
