@@ -264,13 +264,15 @@ class Dehazer:
 
     def _held(self, picture: Map) -> Map:
         """Network on one sRGB picture (h, w, 3), which stays as it is where the network has no answer."""
-        answer = self.network(picture[None])[0]
-        if no_answer(answer).any():
-            self._warn(
-                f"model '{self.info.name}' has no answer to some colours it was shown: the picture "
-                "stays as it is around them"
-            )
-        return restrain(answer, picture)
+        answer: Map = self.network(picture[None])[0]
+        wild = no_answer(answer)
+        if not wild.any():
+            return answer
+        self._warn(
+            f"model '{self.info.name}' has no answer to some colours it was shown: the picture "
+            "stays as it is around them"
+        )
+        return restrain(answer, picture, wild)
 
     def _warn_of_tiles(self) -> None:
         if self.info.limits.tiling == "discouraged":

@@ -12,7 +12,19 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from dehaze.errors import UsageError
+
 _PART = re.compile(r"\.([0-9a-f]{8})\.([0-9]+)\.[0-9a-f]{8}\.part(\.[^.]+)?")
+
+
+def check_folder(output: Path) -> None:
+    """Refuse a folder to be written to whose name is a file's.
+
+    Raises:
+        UsageError: It is.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"the output {output} is a file, expected a directory")
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -133,20 +133,18 @@ def no_answer(answer: Map) -> npt.NDArray[np.bool_]:
     return beyond
 
 
-def restrain(answer: Map, picture: Map) -> Map:
+def restrain(answer: Map, picture: Map, wild: npt.NDArray[np.bool_]) -> Map:
     """Take a network's answer, and the picture itself where there is none and around that.
 
     Args:
         answer: (h, w, 3), of any size of values.
         picture: (h, w, 3) in [0, 1], what the network was given.
+        wild: (h, w), where there is no answer: see `no_answer`.
 
     Returns:
-        (h, w, 3) within `ANSWER_RANGE`; the answer itself if all of it was.
+        (h, w, 3) within `ANSWER_RANGE`.
     """
     held: Map = np.clip(answer, *ANSWER_RANGE)
-    wild = no_answer(answer)
-    if not wild.any():
-        return held
     side = 4 * FALLBACK_RADIUS + 1
     around = np.asarray(cv2.dilate(wild.astype(np.float64), np.ones((side, side), np.uint8)), np.float64)
     share = _box(around, FALLBACK_RADIUS)[..., None].astype(np.float32)

@@ -24,7 +24,7 @@ from dehaze.data import scenes
 from dehaze.data.depth import find_frames, read_with_depth
 from dehaze.data.reside import pictures_in, read_picture
 from dehaze.errors import DataError, UsageError
-from dehaze.parts import write_whole
+from dehaze.parts import check_folder, write_whole
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -244,8 +244,7 @@ def check(root: Path, inputs: Sequence[Path] = (), *, overwrite: bool = False) -
         UsageError: There is a file in the way, there is something in the folders already, or an input folder
             is one of them.
     """
-    if root.is_file():
-        raise UsageError(f"the output {root} is a file, expected a directory")
+    check_folder(root)
     folders = [folder for part in _folders(root) for folder in part]
     written = {folder.resolve() for folder in folders}
     for folder in inputs:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from dehaze.compare import compare_path
 from dehaze.errors import DehazeError, UsageError
+from dehaze.parts import check_folder
 from dehaze.photo import PHOTO_SUFFIXES, output_suffix
 from dehaze.video import VIDEO_SUFFIXES
 
@@ -165,8 +166,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def _check_output(root: Path, output: Path) -> None:
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"the output {output} is a file, expected a directory")
+    check_folder(output)
     if os.path.realpath(output) == os.path.realpath(root):
         raise UsageError(f"the output {output} is the input itself", "choose another directory with -o")
 

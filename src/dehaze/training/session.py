@@ -23,6 +23,7 @@ from dehaze.device import settle
 from dehaze.errors import UsageError
 from dehaze.models import architecture_of, build, config_dict, count_parameters
 from dehaze.models.teacher import Teacher
+from dehaze.parts import check_folder
 from dehaze.training.distributed import Distributed, join
 from dehaze.training.loop import STATE, Outcome, RunOptions, Trainer
 from dehaze.training.recipe import Recipe
@@ -198,8 +199,7 @@ def _fast_kernels(device: torch.device) -> Iterator[None]:
 def _assemble(
     request: Request, process: Distributed, hear: Listener, *, log: bool = True
 ) -> tuple[Trainer, RunReporter | None]:
-    if request.folder.is_file():
-        raise UsageError(f"the output {request.folder} is a file, expected a directory")
+    check_folder(request.folder)
     if not request.resume and (request.folder / STATE).exists():
         raise UsageError(
             f"{request.folder} already holds a run",
