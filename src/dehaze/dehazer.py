@@ -29,6 +29,7 @@ from dehaze.upsample import (
     white,
 )
 from dehaze.weights import Arrays, Exported, Header
+from dehaze.weights.checkpoint import check_dehazes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -120,11 +121,7 @@ class Dehazer:
         tile: Literal["auto", "off"] | int = "auto",
     ) -> None:
         limits: Limits = model.limits  # type: ignore[assignment]
-        if limits.scale != 1:
-            raise UsageError(
-                f"model '{header.name}' is a super-resolution teacher: it enlarges pictures, not clears them",
-                "see the dehazing models with: dehaze models list",
-            )
+        check_dehazes(header)
         _check_size("resolution", resolution, ("auto", "full"), 1)
         _check_size("tile", tile, ("auto", "off"), MIN_TILE)
         self._network = prepare(model, header.name, device=device, precision=precision)

@@ -423,6 +423,7 @@ def test_dry_run_does_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: p
         (["--precision", "fp16"], 2, "precision fp16 is not for CPUs"),
         (["--tile", "63"], 2, "--tile is '63': expected auto, off or a number of pixels, at least 64"),
         (["-m", "a.onnx", "--precision", "bf16"], 2, "a.onnx computes in fp32; precision bf16"),
+        (["-m", "teacher"], 2, "'teacher' is a super-resolution teacher"),
         (["--bit-depth", "16", "-o", "b.jpg"], 2, "JPEG does not hold 16 bits a sample"),
         (["--bit-depth", "16", "-f", "same", "-o", "clear/"], 2, "WEBP does not hold 16 bits a sample"),
         (["nowhere.png"], 3, "there is no file nowhere.png"),

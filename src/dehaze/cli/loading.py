@@ -16,11 +16,12 @@ def check_request(model: str | None, settings: dict[str, Any]) -> None:
     """Refuse what `load_dehazer` would refuse, as far as that can be told without a download.
 
     Raises:
-        UsageError: The device is not here, or does not go with the precision.
+        UsageError: The device is not here or does not go with the precision, or the model does not dehaze.
         ModelError: The name stands for no model, or its file here is none.
     """
+    from dehaze.weights.checkpoint import check_dehazes
     from dehaze.weights.exported import is_exported
-    from dehaze.weights.library import check, identify
+    from dehaze.weights.library import identify, peek
 
     asked = identify(model)
     exported = isinstance(asked, Path) and is_exported(asked)
@@ -31,7 +32,8 @@ def check_request(model: str | None, settings: dict[str, Any]) -> None:
         )
     if not exported:
         _check_device(settings["device"], settings["precision"])
-    check(asked)
+    if header := peek(asked):
+        check_dehazes(header)
 
 
 def _check_device(device: str, precision: str) -> None:

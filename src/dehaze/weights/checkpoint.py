@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dehaze.errors import ModelError
+from dehaze.errors import ModelError, UsageError
 from dehaze.parts import write_whole
 
 if TYPE_CHECKING:
@@ -128,6 +128,19 @@ def read_header(path: Path) -> Header:
     return parse_header(path, metadata[HEADER_KEY])
 
 
+def check_dehazes(header: Header) -> None:
+    """Refuse a network that is there to teach.
+
+    Raises:
+        UsageError: It enlarges pictures.
+    """
+    if header.architecture == "teacher":
+        raise UsageError(
+            f"model '{header.name}' is a super-resolution teacher: it enlarges pictures, not clears them",
+            "see the dehazing models with: dehaze models list",
+        )
+
+
 def header_json(header: Header) -> str:
     """A header as files store it."""
     return json.dumps(asdict(header), sort_keys=True)
@@ -238,14 +251,26 @@ def _safetensors_metadata(path: Path) -> dict[str, str]:
             if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
                 raise ModelError(*_foreign(path, start))
             header = json.loads(file.read(length))
+        _check_whole(path, header, size - 8 - length)
     except FileNotFoundError as error:
         raise ModelError(f"no checkpoint at {path}", "see the names with: dehaze models list") from error
     except OSError as error:
         raise ModelError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(*_foreign(path, start)) from error
-    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    metadata = header.get("__metadata__", {})
     return metadata if isinstance(metadata, dict) else {}
+
+
+def _check_whole(path: Path, header: Any, found: int) -> None:
+    """Refuse a file whose weights are not as many bytes as its header says."""
+    entries = [value for key, value in header.items() if key != "__metadata__"]
+    expected = max((entry["data_offsets"][1] for entry in entries), default=0)
+    if found != expected:
+        raise ModelError(
+            f"{path} is a damaged checkpoint: it holds {found} bytes of weights, expected {expected}",
+            _FETCH_AGAIN,
+        )
 
 
 def _foreign(path: Path, start: bytes) -> tuple[str, str]:

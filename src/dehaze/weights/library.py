@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dehaze.errors import ModelError
 from dehaze.weights import trust
-from dehaze.weights.checkpoint import load_checkpoint, read_header, sha256_of
+from dehaze.weights.checkpoint import Header, load_checkpoint, read_header, sha256_of
 from dehaze.weights.exported import is_exported, read_exported
 from dehaze.weights.manifest import ModelEntry, bundled_path, default_entry, read_manifest, unknown_name
 
@@ -80,16 +80,17 @@ def identify(name: str | None = None) -> ModelEntry | Address | Path:
     raise unknown_name(name, manifest)
 
 
-def check(model: ModelEntry | Address | Path) -> None:
-    """Read a model's file if it needs no download; see `identify`.
+def peek(model: ModelEntry | Address | Path) -> Header | None:
+    """Read the header of a model's file; None for one that may need a download. See `identify`.
 
     Raises:
         ModelError: It is not a checkpoint this version can read.
     """
     if isinstance(model, Path):
-        _check(model)
-    elif isinstance(model, ModelEntry) and model.source == "bundled":
-        _check(bundled_path(model))
+        return _check(model)
+    if isinstance(model, ModelEntry) and model.source == "bundled":
+        return _check(bundled_path(model))
+    return None
 
 
 def fetch(
@@ -121,12 +122,9 @@ def _here(name: str, path: Path) -> Found:
     return Found(name, path, sha256_of(path), path.stat().st_size)
 
 
-def _check(path: Path) -> None:
+def _check(path: Path) -> Header:
     """Make sure that a file is a model of ours that this version can read."""
-    if is_exported(path):
-        read_exported(path)
-    else:
-        read_header(path)
+    return read_exported(path).header if is_exported(path) else read_header(path)
 
 
 def _from_hub(model: ModelEntry | Address, progress: Progress | None, force: bool, accept: bool) -> Found:
