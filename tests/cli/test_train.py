@@ -173,6 +173,23 @@ def test_dry_run_tells_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_settings_of_made_haze_are_not_told_where_pairs_have_theirs(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "lite", "--data", str(reside), "--dry-run", *TINY_LITE, "--set", "kept_share=0.2"]
+    assert main(command) == 0
+    told, warned = capsys.readouterr()
+    assert "kept_share: no effect on --data" in warned
+    assert "precision = " in told
+    assert "kept_share = " not in told
+    clear = ["--clear", str(reside / "ITS" / "clear"), "--depth", "pseudo"]
+    assert main([*command, *clear]) == 0
+    told, warned = capsys.readouterr()
+    assert "no effect" not in warned
+    assert "kept_share = 0.2" in told
+
+
 def test_an_output_that_is_a_file_is_refused(
     reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -182,6 +182,7 @@ def teach(lesson: Lesson, recipe: str, settings: dict[str, str], out: Output, *,
     request = _request(lesson, _recipe(lesson, recipe, settings))
     if request.recipe.precision == "bf16" and not computes_bf16(resolve_device(lesson.device).type):
         out.warning("this processor has no bf16 arithmetic: fp32 is used instead, which is faster")
+    _warn_of_idle_settings(lesson, out)
     if dry_run:
         found = plan(request)
         if is_main_process():
@@ -244,6 +245,18 @@ def _request(lesson: Lesson, recipe: Recipe) -> Request:
     )
 
 
+def _warn_of_idle_settings(lesson: Lesson, out: Output) -> None:
+    """Say which settings named by `--set` do nothing, because all pictures come with their haze."""
+    from dehaze.training.recipe import MADE_HAZE
+
+    named = [text.partition("=")[0].strip() for text in lesson.overrides]
+    idle = [name for name in named if name in MADE_HAZE]
+    if idle and not lesson.clear:
+        out.warning(
+            f"{', '.join(idle)}: no effect on --data, whose pictures come with their haze; only on --clear"
+        )
+
+
 def _recipe(lesson: Lesson, recipe: str, settings: dict[str, str]) -> Recipe:
     from dehaze.training.recipe import load_recipe
 
@@ -301,6 +314,8 @@ _NOT_LOSSES = {"step", "steps", "lr", "pictures_per_s", "seconds_left"}
 
 
 def _say_plan(found: Plan, request: Request, out: Output) -> None:
+    from dehaze.training.recipe import MADE_HAZE
+
     recipe = found.recipe.to_dict()
     if out.as_json:
         out.record(
@@ -318,7 +333,8 @@ def _say_plan(found: Plan, request: Request, out: Output) -> None:
         )
         return
     for key, value in _flatten(recipe):
-        out.data(f"{key} = {value}")
+        if request.data.clear or key not in MADE_HAZE:
+            out.data(f"{key} = {value}")
     out.data("")
     for key, value in found.data.items():
         out.data(f"data {key}: {value}")

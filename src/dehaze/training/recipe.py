@@ -85,6 +85,18 @@ class Distillation:
     temperature: float = 0.1
 
 
+MADE_HAZE = (
+    "haze",
+    "zooms",
+    "clear_share",
+    "white_share",
+    "varied_share",
+    "painted_share",
+    "kept_share",
+)
+"""Settings of haze that is made over clear pictures; pairs come with theirs."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the outcome of a run, but the data.
