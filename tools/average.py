@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from dehaze.errors import DehazeError, ModelError
 from dehaze.models import config_dict
 from dehaze.weights.checkpoint import load_checkpoint, save_checkpoint
 
@@ -23,14 +24,21 @@ def main() -> None:
     parser.add_argument("mean", type=Path)
     parser.add_argument("networks", type=Path, nargs="+")
     options = parser.parse_args()
-    loaded = [load_checkpoint(path) for path in options.networks]
+    try:
+        _average(options.mean, options.networks)
+    except (DehazeError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _average(target: Path, networks: list[Path]) -> None:
+    loaded = [load_checkpoint(path) for path in networks]
     (first, header), *others = loaded
-    for path, (model, other) in zip(options.networks[1:], others, strict=True):
+    for path, (model, other) in zip(networks[1:], others, strict=True):
         if other.architecture != header.architecture or config_dict(model) != config_dict(first):
-            raise SystemExit(f"{path} is another network than {options.networks[0]}")
+            raise ModelError(f"{path} is another network than {networks[0]}")
     states = [model.state_dict() for model, _ in loaded]
     mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
-    save_checkpoint(options.mean, mean, replace(header, metrics={}))
+    save_checkpoint(target, mean, replace(header, metrics={}))
 
 
 if __name__ == "__main__":

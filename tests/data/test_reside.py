@@ -102,6 +102,12 @@ def test_parts_may_be_links_to_other_disks(tmp_path: Path) -> None:
     assert [p.hazy.name for p in found.pairs] == ["0005_0.8_0.04.jpg", "0005_1_0.2.jpg"]
 
 
+def test_a_link_back_to_the_root_is_not_followed(tmp_path: Path) -> None:
+    _tree(tmp_path, ["OTS/clear/0005.jpg", "OTS/hazy/0005_0.8_0.04.jpg"])
+    (tmp_path / "all").symlink_to(tmp_path, target_is_directory=True)
+    assert discover(tmp_path).name == "OTS"
+
+
 def test_any_folder_of_pairs_with_the_same_stem(tmp_path: Path) -> None:
     names = ["mine/clear/lake_at_dawn.jpg", "mine/hazy/lake_at_dawn.png"]
     assert _facts(discover(_tree(tmp_path, names)).pairs[0])[2:] == ("lake_at_dawn", None, None, None)

@@ -293,13 +293,18 @@ def find_subsets(root: Path) -> tuple[Subset, ...]:
     return tuple(found)
 
 
-def _search(folder: Path, root: Path, depth: int, found: list[Subset]) -> None:
+def _search(
+    folder: Path, root: Path, depth: int, found: list[Subset], above: frozenset[Path] = frozenset()
+) -> None:
+    real = folder.resolve()
+    if real in above:  # a link back
+        return
     subset = _subset(folder, root)
     if subset:
         found.append(subset)
     elif depth:
         for child in sorted(_folders(folder), key=lambda p: _natural(p.name)):
-            _search(child, root, depth - 1, found)
+            _search(child, root, depth - 1, found, above | {real})
 
 
 def _subset(folder: Path, root: Path) -> Subset | None:
