@@ -171,6 +171,14 @@ def test_real_haze_is_tinted_patchy_and_repeatable() -> None:
     assert 0.5 < float(nearest.max()) <= 0.6
 
 
+def test_thin_haze_may_be_bluer_than_fog() -> None:
+    even = haze.RealHaze(tint=0, glow=0, patchiness=0, blue=0.02, thin_blue=0.1, beta=(0.5, 2.0))
+    airlight, beta, _ = haze.sample_real(64, (2, 3), torch.Generator().manual_seed(3), "cpu", even)
+    red, blue = airlight[:, 0, 0, 0], airlight[:, 2, 0, 0]
+    share = (math.log(2) - beta[:, 0, 0, 0].log()) / math.log(4)
+    torch.testing.assert_close((blue - red) / (blue + red), 0.02 + 0.1 * share)
+
+
 def test_airlight_may_differ_from_place_to_place(generator: torch.Generator) -> None:
     clear, t = _pictures(), torch.rand((2, 1, 24, 40), generator=generator)
     airlight = torch.rand((2, 3, 24, 40), generator=generator)

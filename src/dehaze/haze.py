@@ -88,6 +88,8 @@ class RealHaze:
         brightness: Airlight's brightness, dusk to noon.
         tint: Standard deviation of the airlight's colour temperature (blue against red, as a share).
         blue: Mean of that temperature: haze in shade and distance is slightly blue.
+        thin_blue: What is added to that mean for the thinnest haze, less for thicker on beta's log scale and
+            nothing for the thickest: what veils far hills on a clear day scatters blue, fog is gray.
         beta: Scattering coefficient, drawn uniformly on a log scale, for depth in [0, 1].
         patchiness: Largest standard deviation of log beta over a picture; each picture draws its own.
         glow: Largest standard deviation of the airlight's brightness over a picture, on a log scale: haze is
@@ -100,11 +102,12 @@ class RealHaze:
     brightness: tuple[float, float] = (0.45, 1.0)
     tint: float = 0.08
     blue: float = 0.02
-    beta: tuple[float, float] = (0.2, 3.0)
+    thin_blue: float = 0.08
+    beta: tuple[float, float] = (0.2, 6.0)
     patchiness: float = 0.35
     glow: float = 0.1
     nearest: float = 0.6
-    hidden: float = 0.03
+    hidden: float = 0.05
 
 
 REAL_HAZE = RealHaze()
@@ -134,13 +137,15 @@ def sample_real(
     brightness = _uniform((n,), *haze.brightness, generator)
     warmth = haze.tint * _normal((n,), generator) + haze.blue
     green = 0.3 * haze.tint * _normal((n,), generator)
-    colour = torch.stack((1 - warmth, 1 + green, 1 + warmth), 1)
-    colour = colour / colour.amax(1, keepdim=True)
     glow = _uniform((n, 1, 1, 1), 0, haze.glow, generator) * smooth_noise(n, size, generator, cells=1)
-    airlight = ((brightness[:, None] * colour)[:, :, None, None] * torch.exp(glow)).clamp(0, 1)
 
     low, high = (math.log(b) for b in haze.beta)
     thickness = _uniform((n, 1, 1, 1), low, high, generator)
+    warmth = warmth + haze.thin_blue * (high - thickness[:, 0, 0, 0]) / max(high - low, 1e-6)
+    colour = torch.stack((1 - warmth, 1 + green, 1 + warmth), 1)
+    colour = colour / colour.amax(1, keepdim=True)
+    airlight = ((brightness[:, None] * colour)[:, :, None, None] * torch.exp(glow)).clamp(0, 1)
+
     spread = _uniform((n, 1, 1, 1), 0, haze.patchiness, generator)
     beta = torch.exp(thickness + spread * smooth_noise(n, size, generator))
     nearest = haze.nearest * _uniform((n, 1, 1, 1), 0, 1, generator) ** 2
