@@ -291,7 +291,7 @@ def test_zooms_decide_how_much_of_a_frame_a_batch_shows(frames: list[Frame]) -> 
 
 
 def test_some_of_real_haze_stays_in_the_truth(frames: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through a perfect camera: a tenth of the depth is left, gray, and what hides; RESIDE's half is whole."""
+    """Through a perfect lens: a tenth of the depth is left, gray, and what hides; RESIDE's half is whole."""
     drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def add_haze(clear: torch.Tensor, t: torch.Tensor, airlight: torch.Tensor) -> torch.Tensor:
