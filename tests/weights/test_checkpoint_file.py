@@ -79,7 +79,7 @@ def test_another_header_leaves_the_weights_alone(file: Path, tmp_path: Path) -> 
         (b"\x80\x02}q\x00.", "pickle"),
         (b"PK\x03\x04", "pickle"),
         (struct.pack("<Q", 1 << 60) + b"{}", "not a safetensors file"),
-        (struct.pack("<Q", 2) + b"[]", "not a dehaze checkpoint"),
+        (struct.pack("<Q", 2) + b"[]", "not a safetensors file"),
         (struct.pack("<Q", 2) + b"{]", "not a safetensors file"),
         (struct.pack("<Q", 4) + b"\xff\xfe{}", "not a safetensors file"),
         (struct.pack("<Q", 20) + b'{"__metadata__":null}'[:20], "not a safetensors file"),
