@@ -249,8 +249,7 @@ def _warn_of_idle_settings(lesson: Lesson, out: Output) -> None:
     """Say which settings named by `--set` do nothing, because all pictures come with their haze."""
     from dehaze.training.recipe import MADE_HAZE
 
-    named = [text.partition("=")[0].strip() for text in lesson.overrides]
-    idle = [name for name in named if name in MADE_HAZE]
+    idle = [name for name in _overrides(lesson) if name in MADE_HAZE]
     if idle and not lesson.clear:
         out.warning(
             f"{', '.join(idle)}: no effect on --data, whose pictures come with their haze; only on --clear"
@@ -260,17 +259,23 @@ def _warn_of_idle_settings(lesson: Lesson, out: Output) -> None:
 def _recipe(lesson: Lesson, recipe: str, settings: dict[str, str]) -> Recipe:
     from dehaze.training.recipe import load_recipe
 
-    overrides = dict(settings)
-    for text in lesson.overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes KEY=VALUE, got '{text}'", "for example: --set optimiser.clip=0.5")
-        overrides[key.strip()] = value.strip()
+    overrides = settings | _overrides(lesson)
     if lesson.lr is not None:
         overrides["optimiser.lr"] = str(lesson.lr)
     if lesson.seed is not None:
         overrides["seed"] = str(lesson.seed)
     return load_recipe(lesson.recipe or recipe, overrides, steps=lesson.steps)
+
+
+def _overrides(lesson: Lesson) -> dict[str, str]:
+    """The settings that `--set` names."""
+    found = {}
+    for text in lesson.overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes KEY=VALUE, got '{text}'", "for example: --set optimiser.clip=0.5")
+        found[key.strip()] = value.strip()
+    return found
 
 
 class _Listener:

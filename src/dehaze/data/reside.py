@@ -293,18 +293,13 @@ def find_subsets(root: Path) -> tuple[Subset, ...]:
     return tuple(found)
 
 
-def _search(
-    folder: Path, root: Path, depth: int, found: list[Subset], above: frozenset[Path] = frozenset()
-) -> None:
-    real = folder.resolve()
-    if real in above:  # a link back
-        return
+def _search(folder: Path, root: Path, depth: int, found: list[Subset], above: tuple[Path, ...] = ()) -> None:
     subset = _subset(folder, root)
     if subset:
         found.append(subset)
     elif depth:
-        for child in sorted(_folders(folder), key=lambda p: _natural(p.name)):
-            _search(child, root, depth - 1, found, above | {real})
+        for child in sorted(_folders(folder, above), key=lambda p: _natural(p.name)):
+            _search(child, root, depth - 1, found, (*above, folder))
 
 
 def _subset(folder: Path, root: Path) -> Subset | None:
@@ -334,21 +329,21 @@ def _choose(subsets: tuple[Subset, ...], split: Split | None) -> tuple[Subset, .
     return marked or tuple(s for s in subsets if s.split is None)
 
 
-def _folders(folder: Path) -> list[Path]:
+def _folders(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """Folders in a folder; no hidden ones, nor links back to it or to those it was reached through."""
+    passed = {path.resolve() for path in (*above, folder)}
     with os.scandir(folder) as entries:
-        return [Path(e.path) for e in entries if e.name[0] != "." and e.is_dir()]
+        found = [Path(e.path) for e in entries if e.name[0] != "." and e.is_dir()]
+    return [path for path in found if path.resolve() not in passed]
 
 
-def _pictures(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def _pictures(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """Pictures in a folder and below it, in linked folders too, which OTS's parts may be."""
-    real = folder.resolve()
-    if real in above:  # a link back
-        return
     for path in folder.iterdir():
         if path.suffix.lower() in SUFFIXES and path.name[0] != ".":
             yield path
-    for child in _folders(folder):
-        yield from _pictures(child, above | {real})
+    for child in _folders(folder, above):
+        yield from _pictures(child, (*above, folder))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
