@@ -22,6 +22,7 @@ from dehaze.data.depth import (
     without_depth,
 )
 from dehaze.errors import DataError
+from dehaze.haze import RealHaze
 
 
 def write_frame(folder: Path, name: str, shape: tuple[int, int] = (48, 64), seed: int = 0) -> Frame:
@@ -333,6 +334,18 @@ def test_a_veil_stands_before_the_nearest_point_of_real_scenes(
     own = 10 / 200  # the nearest depth that `write_frame` writes, over the farthest
     torch.testing.assert_close(lowest, torch.tensor([0.4 + 0.6 * own] * 2 + [own] * 2), atol=2e-3, rtol=0)
     torch.testing.assert_close(highest, torch.ones(4))
+
+
+def test_real_haze_is_drawn_from_the_ranges_given(
+    frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is left of the thickest fog is its airlight, in the truth too, where so much is hidden."""
+    monkeypatch.setattr("dehaze.haze.photograph", lambda clear, hazy, generator: (clear, hazy))
+    fog = RealHaze(brightness=(0.6, 0.6), tint=0, blue=0, thin_blue=0, glow=0, beta=(1e4, 1e4), hidden=0.5)
+    source = DepthSource(frames, [(24, 32)], rule="real", real=fog)
+    batch = source.batch(2, (24, 32), torch.Generator().manual_seed(5))
+    for picture in batch.values():
+        torch.testing.assert_close(picture, torch.full((2, 3, 24, 32), 0.6))
 
 
 def test_real_scenes_are_lit_anew_and_others_are_not(

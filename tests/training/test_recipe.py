@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dehaze.errors import UsageError
+from dehaze.haze import RealHaze
 from dehaze.training.recipe import Recipe, Stage, load_recipe, override, recipe_from_dict, recipe_names
 
 
@@ -145,6 +146,10 @@ def test_unknown_recipe_lists_the_choices() -> None:
         {"varied_share": "-0.1"},
         {"painted_share": "1.1"},
         {"kept_share": "-0.1"},
+        {"real.beta": "[0.0, 1.0]"},
+        {"real.brightness": "[0.5, 1.2]"},
+        {"real.nearest": "1.0"},
+        {"real.hidden": "-0.1"},
         {"zooms": "[]"},
         {"zooms": "[0.5, 1.0]"},
         {"zooms": "[nan]"},
@@ -155,6 +160,28 @@ def test_values_out_of_range_are_refused(overrides: dict[str, str]) -> None:
     for steps in (None, 10):
         with pytest.raises(UsageError, match=r"above 0|in \[0, 1|numbers from 1"):
             load_recipe("student-lite", overrides, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        ("real.beta", "[3.0, 0.2]", r"real.beta is \[3.0, 0.2\]: expected the smaller number first"),
+        ("real.beta", "[0.2, inf]", "real.beta is .*: expected finite numbers"),
+        ("real.tint", "nan", "real.tint is nan: expected finite numbers"),
+        ("real.glow", "-1", "cannot be negative"),
+        ("real.beta", "[0.2]", "expected 2 values"),
+        ("real.colour", "1", "has no setting"),
+    ],
+)
+def test_ranges_of_haze_that_cannot_be_drawn_from_are_refused(key: str, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_recipe("general", {key: text})
+
+
+def test_a_range_of_haze_is_a_setting_like_others() -> None:
+    recipe = load_recipe("general", {"real.beta": "[0.1, 2]", "real.tint": "0"})
+    assert recipe.real == RealHaze(beta=(0.1, 2.0), tint=0.0)
+    assert recipe_from_dict(recipe.to_dict()) == recipe
 
 
 @pytest.mark.parametrize("radius", ["0", "33"])

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from dehaze.data.depth import DepthSource
+from dehaze.haze import RealHaze
 from dehaze.training.recipe import Recipe, Stage
 from dehaze.training.sources import MAX_HELD_OUT, DataSpec, build_data
 
@@ -55,6 +57,14 @@ def test_the_recipe_decides_what_is_made_of_clear_pictures(
     plain = build_data(spec, RECIPE, CPU)[0].identity
     assert plain["frames"] == 3  # one is held out
     assert build_data(spec, replace(RECIPE, **change), CPU)[0].identity == {**plain, **told}
+
+
+def test_the_recipe_says_what_real_haze_is_drawn_from(root: Path) -> None:
+    spec = DataSpec(clear=(root / "photos",), depth=(str(root / "depth"),))
+    fog = RealHaze(beta=(4.0, 5.0))
+    source = build_data(spec, replace(RECIPE, haze="real", real=fog), CPU)[0]
+    assert isinstance(source, DepthSource)
+    assert source.real == fog
 
 
 def test_pairs_that_are_judged_are_few_and_of_all_scenes_that_are_held_out(root: Path) -> None:

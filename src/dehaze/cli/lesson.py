@@ -249,7 +249,7 @@ def _warn_of_idle_settings(lesson: Lesson, out: Output) -> None:
     """Say which settings named by `--set` do nothing, because all pictures come with their haze."""
     from dehaze.training.recipe import MADE_HAZE
 
-    idle = [name for name in _overrides(lesson) if name in MADE_HAZE]
+    idle = [name for name in _overrides(lesson) if name.split(".")[0] in MADE_HAZE]
     if idle and not lesson.clear:
         out.warning(
             f"{', '.join(idle)}: no effect on --data, whose pictures come with their haze; only on --clear"
@@ -338,7 +338,7 @@ def _say_plan(found: Plan, request: Request, out: Output) -> None:
         )
         return
     for key, value in _flatten(recipe):
-        if request.data.clear or key not in MADE_HAZE:
+        if request.data.clear or key.split(".")[0] not in MADE_HAZE:
             out.data(f"{key} = {value}")
     out.data("")
     for key, value in found.data.items():

@@ -167,6 +167,7 @@ class DepthSource:
         varied_share: Share of pictures whose tones, colours and depth are bent (`dehaze.haze.vary`).
         painted_share: Share of pictures with a rectangle of pure colours (`dehaze.haze.paint`).
         kept_share: Share of the optical depth of real haze that stays in the truth.
+        real: What real haze is drawn from.
 
     Raises:
         DataError: A picture or depth map cannot be read, or a crop does not fit into every frame.
@@ -186,6 +187,7 @@ class DepthSource:
         varied_share: float = 0.0,
         painted_share: float = 0.0,
         kept_share: float = 0.1,
+        real: haze.RealHaze = haze.REAL_HAZE,
     ) -> None:
         self.device = torch.device(device)
         self.rule: HazeRule = rule
@@ -194,6 +196,7 @@ class DepthSource:
         self.varied_share = varied_share
         self.painted_share = painted_share
         self.kept_share = kept_share
+        self.real = real
         self._frames = len(frames)
         self._drawn = not all(f.depth for f in frames)
         self._zooms = tuple(zooms) if view == "whole" else (0.0,)
@@ -239,7 +242,7 @@ class DepthSource:
         t, air = self._haze(depth, n, generator)
         hazy = haze.add_haze(clear, t, air)
         if n:
-            truth = haze.leave_some(clear[:n], t[:n], air[:n], self.kept_share, haze.REAL_HAZE.hidden)
+            truth = haze.leave_some(clear[:n], t[:n], air[:n], self.kept_share, self.real.hidden)
             camera_clear, camera_hazy = haze.photograph(truth, hazy[:n], generator)
             clear = torch.cat((camera_clear, clear[n:]))
             hazy = torch.cat((camera_hazy, hazy[n:]))
@@ -286,7 +289,9 @@ class DepthSource:
         beta = its_beta.view(-1, 1, 1, 1).expand(-1, 1, *size)
         if n:
             height, width = size
-            real_air, real_beta, nearest = haze.sample_real(n, (height, width), generator, self.device)
+            real_air, real_beta, nearest = haze.sample_real(
+                n, (height, width), generator, self.device, self.real
+            )
             depth = torch.cat((nearest + (1 - nearest) * depth[:n], depth[n:]))
             air = torch.cat((real_air, air[n:]))
             beta = torch.cat((real_beta, beta[n:]))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dehaze.errors import UsageError
+from dehaze.haze import REAL_HAZE, RealHaze
 from dehaze.weights.checkpoint import MAX_TRANSFER_RADIUS
 
 
@@ -93,6 +94,7 @@ MADE_HAZE = (
     "varied_share",
     "painted_share",
     "kept_share",
+    "real",
 )
 """Settings of haze that is made over clear pictures; pairs come with theirs."""
 
@@ -122,6 +124,7 @@ class Recipe:
         kept_share: Share of the optical depth of ``real`` haze that stays in the truth
             (`dehaze.haze.leave_some`). Photographs called clear have some, and networks taught to remove
             every bit remove too much outdoors (He et al., 2011, keep 0.05).
+        real: What ``real`` haze is drawn from.
         precision: ``fp32``; or ``bf16``, autocast where the device has such arithmetic (`dehaze.device`).
         working_size: Long side the finished network works at; 0 for any (None in the checkpoint).
         transfer_radius: Radius in working pixels over which its answers are averaged (`dehaze.upsample.fit`).
@@ -146,6 +149,7 @@ class Recipe:
     varied_share: float = 0.0
     painted_share: float = 0.0
     kept_share: float = 0.1
+    real: RealHaze = REAL_HAZE
     precision: Literal["fp32", "bf16"] = "fp32"
     working_size: int = 160
     transfer_radius: int = 1
@@ -310,8 +314,26 @@ def _check(recipe: Recipe) -> None:
         raise UsageError("painted_share must be in [0, 1]")
     if not 0 <= recipe.kept_share <= 1:
         raise UsageError("kept_share must be in [0, 1]")
+    _check_real(recipe.real)
     if not recipe.zooms or not all(1 <= zoom < math.inf for zoom in recipe.zooms):
         raise UsageError("zooms must be finite numbers from 1, at least one of them")
+
+
+def _check_real(real: RealHaze) -> None:
+    for name, value in asdict(real).items():
+        values = value if isinstance(value, tuple) else (value,)
+        if not all(map(math.isfinite, values)):
+            raise UsageError(f"real.{name} is {value}: expected finite numbers")
+        if isinstance(value, tuple) and not value[0] <= value[1]:
+            raise UsageError(f"real.{name} is {list(value)}: expected the smaller number first")
+    if real.beta[0] <= 0:
+        raise UsageError("real.beta must be above 0")
+    if not 0 <= real.brightness[0] <= real.brightness[1] <= 1:
+        raise UsageError("real.brightness must be in [0, 1]")
+    if not 0 <= real.nearest < 1 or not 0 <= real.hidden < 1:
+        raise UsageError("real.nearest and real.hidden must be in [0, 1)")
+    if min(real.tint, real.patchiness, real.glow) < 0:
+        raise UsageError("real.tint, real.patchiness and real.glow cannot be negative")
 
 
 def _setting_names(value: Any, prefix: str = "") -> list[str]:

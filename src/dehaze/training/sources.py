@@ -122,6 +122,7 @@ def _from_depth(
         varied_share=recipe.varied_share,
         painted_share=recipe.painted_share,
         kept_share=recipe.kept_share,
+        real=recipe.real,
     )
     return source, [hazy_and_clear(frame) for frame in out]
 
