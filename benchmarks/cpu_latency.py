@@ -39,7 +39,7 @@ from dehaze.bench.latency import interleave
 from dehaze.dehazer import Dehazer
 from dehaze.machine import available_cpus
 from dehaze.models import build
-from dehaze.upsample import apply, fit, noise_variance, shrink
+from dehaze.upsample import apply, fit, noise_variance
 from dehaze.weights import Header
 from dehaze.weights.manifest import read_manifest
 
@@ -48,7 +48,8 @@ LITE, STUDENT, AOD, PRIOR, JPEG = "student-lite", "student", "aod-net", "dark ch
 TRANSFER, ORT, ORT_GRAPH = "  its transfer alone", "student-lite, ort", "student-lite, ort graph"
 OPENVINO = "student-lite, openvino"
 STUDENT_LIMIT = 1080 * 1920
-RADIUS = read_manifest()[LITE].transfer_radius
+ENTRY = read_manifest()[LITE]
+RADIUS = ENTRY.transfer_radius
 STARTS = {
     "nothing": "pass",
     "import numpy, cv2": "import numpy, cv2",
@@ -74,7 +75,13 @@ def picture(size: str) -> Pixels:
 def network(architecture: str, working_size: int) -> tuple[torch.nn.Module, Header]:
     """A network of random weights and a header as its checkpoint would have it."""
     torch.manual_seed(0)
-    header = Header(architecture, architecture, working_size=working_size, transfer_radius=RADIUS)
+    header = Header(
+        architecture,
+        architecture,
+        working_size=working_size,
+        transfer_radius=RADIUS,
+        reduction=ENTRY.reduction,
+    )
     return build(architecture), header
 
 
@@ -92,7 +99,7 @@ def transfer(dehaze: Dehazer) -> Method:
     """Everything student-lite does but its network."""
 
     def run(pixels: Pixels) -> Pixels:
-        guide = shrink(pixels, *dehaze.working_shape(*pixels.shape[:2]))
+        guide = dehaze.working_copy(pixels)
         return apply(pixels, fit(guide, guide, noise=noise_variance(pixels), radius=RADIUS))
 
     return run
@@ -141,10 +148,10 @@ def openvino_model(working_size: int) -> Callable[[Pixels], Pixels]:
 
 def around(run: Callable[[Pixels], Pixels], working_size: int) -> Method:
     """Another runtime for the network, ours for the rest."""
-    shape = lite(working_size).working_shape
+    dehaze = lite(working_size)
 
     def method(pixels: Pixels) -> Pixels:
-        guide = shrink(pixels, *shape(*pixels.shape[:2]))
+        guide = dehaze.working_copy(pixels)
         answer = run(np.ascontiguousarray(guide.transpose(2, 0, 1)[None]))[0].transpose(1, 2, 0)
         return apply(pixels, fit(guide, answer, noise=noise_variance(pixels), radius=RADIUS))
 

@@ -11,8 +11,9 @@ from dehaze import dehazer
 from dehaze.dehazer import Dehazer, from_name
 from dehaze.errors import DehazeError, ModelError, UsageError
 from dehaze.models import Limits, build
-from dehaze.upsample import apply, fit, noise_variance, shrink, white
+from dehaze.upsample import apply, fit, noise_variance, white
 from dehaze.weights.checkpoint import Header, save_checkpoint
+from dehaze.working_copy import reduce, shrink
 
 DTYPES = [np.uint8, np.uint16, np.float32]
 
@@ -164,6 +165,16 @@ def test_the_checkpoint_says_how_far_answers_are_averaged() -> None:
         guide = shrink(pixels, 30, 40)
         expected = fit(guide, dehaze.network(guide[None])[0], radius=radius, noise=noise)
         np.testing.assert_allclose(dehaze.estimate(pixels).gain, expected.gain, rtol=1e-5)
+
+
+def test_the_checkpoint_says_what_of_a_picture_the_working_copy_shows() -> None:
+    pixels, noise = _random(60, 80, np.float32), noise_variance(_random(60, 80, np.float32))
+    for reduction in ("mean", "darkest"):
+        dehaze = Dehazer(Toy(), Header("toy", "toy", working_size=40, reduction=reduction), device="cpu")
+        guide = reduce(pixels, 30, 40, reduction)
+        np.testing.assert_array_equal(dehaze.working_copy(pixels), guide)
+        expected = fit(guide, dehaze.network(guide[None])[0], noise=noise)
+        np.testing.assert_allclose(dehaze.estimate(pixels).offset, expected.offset, atol=1e-6)
 
 
 class Squared:

@@ -87,6 +87,19 @@ def test_the_transfer_radius_is_in_the_file(full: Path, tmp_path: Path) -> None:
     assert np.abs(narrow - wide).max() > 0.005
 
 
+def test_the_working_copy_of_darkest_places_is_in_the_file(full: Path, tmp_path: Path) -> None:
+    header = replace(_header("lite"), reduction="darkest")
+    export_onnx(random_network("lite"), header, tmp_path / "dark.onnx")
+    dehaze = Dehazer(random_network("lite"), header, device="cpu")
+    rng = np.random.default_rng(0)
+    for size in [*SIZES, (40 * 6, 40 * 5 + 1)]:
+        hazy = np.clip(waves(*size, np.float32) + rng.normal(0, 0.1, (*size, 3)), 0, 1).astype(np.float32)
+        np.testing.assert_allclose(_run(tmp_path / "dark.onnx", hazy), dehaze(hazy), atol=1e-4)
+    mean, dark = (_run(path, hazy) for path in (full, tmp_path / "dark.onnx"))
+    assert np.abs(mean - dark).max() > 0.005
+    check_onnx(tmp_path / "dark.onnx", random_network("lite"), header)
+
+
 @pytest.mark.parametrize("architecture", ["lite", "student", "aod-net"])
 def test_network_alone_answers_as_in_pytorch(architecture: str, tmp_path: Path) -> None:
     path, model = tmp_path / "network.onnx", random_network(architecture)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dehaze.metrics import psnr, ssim
-from dehaze.upsample import LocalAffine, apply, fit, noise_variance, shrink, white
+from dehaze.upsample import LocalAffine, apply, fit, noise_variance, white
+from dehaze.working_copy import shrink
 
 FACTOR = 4
 
@@ -285,17 +286,6 @@ def test_strided_pixels_are_read_as_they_are() -> None:
     view = pixels[::-1, :, ::2]
     np.testing.assert_array_equal(apply(view, affine), apply(view.copy(), affine))
     np.testing.assert_array_equal(shrink(view, 7, 9), shrink(view.copy(), 7, 9))
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-@pytest.mark.parametrize(("height", "width"), [(60, 80), (17, 31), (1, 1), (99, 80), (100, 130)])
-def test_shrink_averages_areas(dtype: type, height: int, width: int) -> None:
-    pixels = _random((100, 130, 3), dtype)
-    exact = (pixels / white(np.dtype(dtype))).astype(np.float32)
-    expected = cv2.resize(exact, (width, height), interpolation=cv2.INTER_AREA)
-    result = shrink(pixels, height, width)
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("deviation", [1, 3, 10])

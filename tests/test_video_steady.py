@@ -10,9 +10,10 @@ import pytest
 
 from dehaze.flicker import flicker
 from dehaze.metrics import psnr
-from dehaze.upsample import LocalAffine, apply, shrink
+from dehaze.upsample import LocalAffine, apply
 from dehaze.video import steady
 from dehaze.video.steady import Steadier
+from dehaze.working_copy import shrink
 
 SIZE = WIDTH, HEIGHT = 160, 120
 WORKING = (60, 80)

@@ -35,7 +35,7 @@ from student_cpu import ATTENTION
 from torch import Tensor, nn
 
 from dehaze import haze
-from dehaze.data.depth import Frame, _cover, _level_size, _read_frame, _stack, find_frames
+from dehaze.data.depth import Frame, _level_size, _read_frame, _stack, cover, find_frames
 from dehaze.models.student import Student
 from dehaze.training.loop import learning_rate
 from dehaze.training.muon import UPDATE_RMS, orthogonalise
@@ -251,7 +251,8 @@ class Run:
 def _views(sizes: list[tuple[int, int]], frame: Frame) -> list[tuple[np.ndarray, np.ndarray]]:
     """A frame's picture and depth, reduced to cover each size."""
     picture, (depth, *_) = _read_frame(frame)
-    return [(_cover(picture, size), _cover(depth, size)) for size in sizes]
+    reduced = [cover(picture, depth[None], size, RECIPE.reduction) for size in sizes]
+    return [(clear, farness[0]) for clear, farness in reduced]
 
 
 def _noise(size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -384,6 +385,7 @@ def _publish(options: argparse.Namespace, name: str, run: Run, header: Header, s
     )
     kept = replace(
         header,
+        reduction=recipe.reduction,
         recipe=recipe.to_dict() | {"step": steps, "steps": steps, "tool": "tools/student_gpu.py"},
         data={k: v for k, v in header.data.items() if k != "identity"},  # the start's settings
         metrics={},

@@ -25,11 +25,11 @@ from dehaze.upsample import (
     no_answer,
     noise_variance,
     restrain,
-    shrink,
     white,
 )
 from dehaze.weights import Arrays, Exported, Header
 from dehaze.weights.checkpoint import check_dehazes
+from dehaze.working_copy import reduce
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -126,7 +126,7 @@ class Dehazer:
         _check_size("tile", tile, ("auto", "off"), MIN_TILE)
         self._network = prepare(model, header.name, device=device, precision=precision)
         self._resolution, self._tile = resolution, tile
-        self._transfer_radius = header.transfer_radius
+        self._transfer_radius, self._reduction = header.transfer_radius, header.reduction
         self.info = Info(
             header.name,
             header.architecture,
@@ -181,9 +181,13 @@ class Dehazer:
             UsageError: The pixels have another shape or type.
         """
         _check_pixels(pixels)
-        guide = shrink(pixels, *self.working_shape(*pixels.shape[:2]))
+        guide = self.working_copy(pixels)
         answer = self._answer(guide, colour)
         return fit(guide, answer, radius=self._transfer_radius, noise=noise_variance(pixels))
+
+    def working_copy(self, pixels: Pixels) -> Map:
+        """What the network looks at, in the pixels' own colour space: (H, W, 3) -> (h, w, 3) in [0, 1]."""
+        return reduce(pixels, *self.working_shape(*pixels.shape[:2]), self._reduction)
 
     def working_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the working copy of a picture: the picture's own if it is small enough."""

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from dehaze.dehazer import FALLBACK_WORKING_SIZE, Dehazer
 from dehaze.errors import DehazeError, UsageError
-from dehaze.limits import Limits
+from dehaze.limits import Limits, Reduction
 from dehaze.models import count_parameters
 from dehaze.upsample import ANSWER_RANGE, EPS, FALLBACK_RADIUS, NOISE_SHARE, PATCH, PATCHES, RESIDUAL_FLOOR
 from dehaze.version import __version__
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import write_atomically
 from dehaze.weights.exported import describe
+from dehaze.working_copy import PLACES
 
 Part = Literal["network", "full"]
 
@@ -57,13 +58,17 @@ class FullResolution(nn.Module):
         model: A dehazing network.
         working_size: Long side of its working copy in pixels.
         radius: See `dehaze.upsample.fit`.
+        reduction: See `dehaze.working_copy.reduce`.
     """
 
-    def __init__(self, model: nn.Module, working_size: int, radius: int) -> None:
+    def __init__(
+        self, model: nn.Module, working_size: int, radius: int, reduction: Reduction = "mean"
+    ) -> None:
         super().__init__()
         self.model = model
         self.working_size = working_size
         self.radius = radius
+        self.reduction = reduction
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(1, 3, H, W) -> (1, 3, H, W)."""
@@ -73,14 +78,35 @@ class FullResolution(nn.Module):
         longest = size.max()
         small = torch.minimum(longest, torch.tensor(self.working_size))
         height, width = torch.round(size * small / longest).long().clamp(min=1).unbind()
-        down, across = _shares(size[0], height), _shares(size[1], width)
-        guide = down @ pixels @ across.transpose(0, 1)  # (1, 3, h, w)
+        guide = _shrink(pixels, size, height, width)  # (1, 3, h, w)
+        if self.reduction == "darkest":
+            guide = torch.where(small == longest, guide, _darkest(pixels, size, height, width))
         answer = _restrain(self.model(guide), guide)
         gain, offset = _fit(guide, answer, self.radius, _noise_variance(pixels, size))
         own = small == longest  # the working copy is the picture: gain 0, the answer as offset
         gain = torch.where(own, torch.zeros_like(gain), gain)
         offset = torch.where(own, answer, offset)
         return (pixels * _enlarge(gain, pixels) + _enlarge(offset, pixels)).clamp(0, 1)
+
+
+def _shrink(pixels: Tensor, size: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """See `dehaze.working_copy.shrink`."""
+    return _shares(size[0], height) @ pixels @ _shares(size[1], width).transpose(0, 1)
+
+
+def _darkest(pixels: Tensor, size: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """See `dehaze.working_copy.reduce`."""
+    rows, columns = (torch.minimum(PLACES * n, have) for n, have in ((height, size[0]), (width, size[1])))
+    fine = _shrink(pixels, size, rows, columns)
+    fine = fine[:, :, _nearest(rows, PLACES * height)][..., _nearest(columns, PLACES * width)]
+    channels = F.pixel_unshuffle(fine, PLACES).split(PLACES**2, dim=1)  # each (1, places, h, w)
+    index = torch.minimum(torch.minimum(channels[0], channels[1]), channels[2]).argmin(dim=1, keepdim=True)
+    return torch.cat([channel.gather(1, index) for channel in channels], dim=1)
+
+
+def _nearest(have: Tensor, want: Tensor) -> Tensor:
+    """For each of ``want`` places the one of ``have`` pixels that its centre lies in."""
+    return torch.div((2 * _count(want) + 1) * have, 2 * want, rounding_mode="floor")
 
 
 def _shares(size: Tensor, small: Tensor) -> Tensor:
@@ -223,7 +249,7 @@ def _module(model: nn.Module, header: Header, part: Part) -> nn.Module:
     if part == "network":
         return network
     working_size = header.working_size or FALLBACK_WORKING_SIZE
-    return FullResolution(network, working_size, header.transfer_radius).eval()
+    return FullResolution(network, working_size, header.transfer_radius, header.reduction).eval()
 
 
 def _traced(module: nn.Module) -> bytes:

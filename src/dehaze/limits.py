@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+Reduction = Literal["mean", "darkest"]
+"""What stands for a cell of the working copy that a network was trained on (`dehaze.working_copy.reduce`)."""
+
+REDUCTIONS = get_args(Reduction)
 
 
 @dataclass(frozen=True)

@@ -73,35 +73,6 @@ def white(dtype: np.dtype[Any]) -> float:
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
-def shrink(pixels: Pixels, height: int, width: int) -> Map:
-    """Average pixels down to a working copy, as `cv2.INTER_AREA` does but without rounding to integers.
-
-    Rows are read once, a few at a time, so no float copy of the whole picture is ever made.
-
-    Args:
-        pixels: (H, W, 3) uint8, uint16, or float32 in [0, 1].
-        height: Rows of the copy, at most H.
-        width: Columns of the copy, at most W.
-
-    Returns:
-        (height, width, 3) in [0, 1].
-    """
-    rows, columns = pixels.shape[:2]
-    source = pixels.reshape(rows, columns * 3)
-    step = rows / height
-    narrow = np.empty((height, columns * 3), np.float32)
-    for i in range(height):
-        begin, end = i * step, (i + 1) * step
-        first, last = int(begin), min(int(np.ceil(end - 1e-6)), rows)
-        share = np.ones(last - first, np.float32)
-        share[0] -= begin - first
-        share[-1] -= max(last - end, 0)
-        np.matmul(share, source[first:last].astype(np.float32, copy=False), out=narrow[i])
-    narrow *= np.float32(1 / (step * white(pixels.dtype)))
-    copy: Map = cv2.resize(narrow.reshape(height, columns, 3), (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    return copy
-
-
 def noise_variance(pixels: Pixels) -> float:
     """Variance of the noise in a picture, for pixels in [0, 1]; texture hardly counts.
 

@@ -336,6 +336,27 @@ def test_a_veil_stands_before_the_nearest_point_of_real_scenes(
     torch.testing.assert_close(highest, torch.ones(4))
 
 
+def test_the_darkest_of_a_cell_comes_with_its_own_distance(tmp_path: Path) -> None:
+    """Blocks of 2 x 2 pixels, dark and near beside gray and far: all that the working copy shows is near.
+
+    In haze the far ones, black before it, are the lighter ones.
+    """
+    clear, depth = (tmp_path / name for name in ("clear", "depth"))
+    clear.mkdir(), depth.mkdir()
+    y, x = np.mgrid[:64, :80] // 2
+    near = (x + y) % 2 == 0
+    cv2.imwrite(str(clear / "1.png"), np.where(near[..., None], (60, 50, 40), 0).astype(np.uint8))
+    cv2.imwrite(str(depth / "1.png"), np.where(near, 20, 200).astype(np.uint8))
+    frames = find_frames(clear, depth)
+    source = DepthSource(frames, [(16, 20)], rule="its", zooms=(1.0,), reduction="darkest")
+    assert source.identity["reduction"] == "darkest"
+    batch = source.batch(2, (16, 20), torch.Generator().manual_seed(0))
+    shown = torch.tensor([40, 50, 60]).view(1, 3, 1, 1) / 255
+    torch.testing.assert_close(batch["clear"], shown.expand(2, 3, 16, 20))
+    t = (1 - batch["hazy"][:, 0]) / (1 - batch["clear"][:, 0])  # at most, for airlights of 1
+    assert float(t.min()) > np.exp(-1.8 * 0.1) - 0.3
+
+
 def test_real_haze_is_drawn_from_the_ranges_given(
     frames: list[Frame], monkeypatch: pytest.MonkeyPatch
 ) -> None:

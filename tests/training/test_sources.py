@@ -48,6 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"white_share": 0.25}, {"white_share": "0.25"}),
         ({"varied_share": 0.25}, {"varied_share": "0.25"}),
         ({"painted_share": 0.25}, {"painted_share": "0.25"}),
+        ({"reduction": "darkest"}, {"reduction": "darkest"}),
     ],
 )
 def test_the_recipe_decides_what_is_made_of_clear_pictures(

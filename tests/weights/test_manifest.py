@@ -24,6 +24,7 @@ ENTRY = {
     "architecture": "lite",
     "working_size": 160,
     "transfer_radius": 6,
+    "reduction": "darkest",
     "licence": "MIT",
     "data": {},
     "metrics": {"SOTS indoor": {"psnr": 30.5, "command": "dehaze bench --data SOTS"}},

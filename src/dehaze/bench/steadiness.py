@@ -13,9 +13,10 @@ from dehaze.bench.contenders import Contender
 from dehaze.bench.report import FlickerRow
 from dehaze.errors import VideoError
 from dehaze.flicker import flicker
-from dehaze.upsample import apply, shrink
+from dehaze.upsample import apply
 from dehaze.video.source import Source
 from dehaze.video.steady import DEFAULT_SECONDS, Steadier
+from dehaze.working_copy import shrink
 
 Frame = tuple[npt.NDArray[Any], float]
 """(H, W, 3) uint8 RGB, and when it is shown, in seconds."""

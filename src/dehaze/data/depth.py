@@ -20,11 +20,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dehaze import haze
+from dehaze import haze, working_copy
 from dehaze.data.outdoor import pseudo_depth
 from dehaze.data.reside import BORDER, pictures_in, read_picture
 from dehaze.errors import DataError
+from dehaze.limits import Reduction
 
+Bytes = npt.NDArray[np.uint8]
 HazeRule = Literal["its", "real", "mixed"]
 View = Literal["whole", "crop"]
 ZOOMS = (1.0, 1.15, 1.35)
@@ -168,6 +170,8 @@ class DepthSource:
         painted_share: Share of pictures with a rectangle of pure colours (`dehaze.haze.paint`).
         kept_share: Share of the optical depth of real haze that stays in the truth.
         real: What real haze is drawn from.
+        reduction: How ``whole`` frames are reduced. Which place of a cell is ``darkest`` is decided under
+            SOTS indoor's kind of haze (A = 1, beta = 1), for the mean of the depth maps if several are drawn.
 
     Raises:
         DataError: A picture or depth map cannot be read, or a crop does not fit into every frame.
@@ -188,6 +192,7 @@ class DepthSource:
         painted_share: float = 0.0,
         kept_share: float = 0.1,
         real: haze.RealHaze = haze.REAL_HAZE,
+        reduction: Reduction = "mean",
     ) -> None:
         self.device = torch.device(device)
         self.rule: HazeRule = rule
@@ -202,7 +207,7 @@ class DepthSource:
         self._zooms = tuple(zooms) if view == "whole" else (0.0,)
         sizes = list(sizes)
         wanted = sorted({_level_size(size, zoom) for size in sizes for zoom in self._zooms})
-        self._levels = _build_levels(frames, wanted, self.device)
+        self._levels = _build_levels(frames, wanted, self.device, reduction)
         if view == "crop":
             _check_crops(self._levels[0, 0], sizes)
         files = [path for f in frames for path in (f.clear, f.depth) if path]
@@ -222,6 +227,8 @@ class DepthSource:
         }
         if rule != "its":
             self.identity["kept_share"] = str(kept_share)
+        if reduction != "mean":
+            self.identity["reduction"] = reduction
 
     def __len__(self) -> int:
         return EPOCH_PER_FRAME * self._frames
@@ -319,14 +326,14 @@ def _level_size(size: tuple[int, int], zoom: float) -> tuple[int, int]:
 
 
 def _build_levels(
-    frames: Sequence[Frame], wanted: list[tuple[int, int]], device: torch.device
+    frames: Sequence[Frame], wanted: list[tuple[int, int]], device: torch.device, reduction: Reduction
 ) -> dict[tuple[int, int], _Level]:
     def load(frame: Frame) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] | DataError:
         try:
             picture, depths = _read_frame(frame)
         except DataError as error:
             return error
-        return [(_cover(picture, size), np.stack([_cover(d, size) for d in depths])) for size in wanted]
+        return [cover(picture, np.stack(depths), size, reduction) for size in wanted]
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         loaded = list(pool.map(load, frames))
@@ -397,11 +404,39 @@ def _without_white_frame(
     return picture[inside, inside], depth[inside, inside]
 
 
-def _cover(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Reduce (or enlarge) so that the picture just covers (height, width); nothing is cut away."""
+def cover(
+    picture: Bytes, depths: Bytes, size: tuple[int, int], reduction: Reduction = "mean"
+) -> tuple[Bytes, Bytes]:
+    """Reduce (or enlarge) a frame so that it just covers a size; nothing is cut away.
+
+    Args:
+        picture: (H, W, 3).
+        depths: (maps, H, W), 255 is farthest.
+        size: Height and width; (0, 0) leaves the frame as it is.
+        reduction: See `DepthSource`.
+
+    Returns:
+        Both, (h, w, 3) and (maps, h, w).
+    """
     if size == (0, 0):
-        return pixels
-    scale = max(size[0] / pixels.shape[0], size[1] / pixels.shape[1])
-    width, height = (max(s, round(p * scale)) for s, p in zip(size[::-1], pixels.shape[1::-1], strict=True))
+        return picture, depths
+    scale = max(size[0] / picture.shape[0], size[1] / picture.shape[1])
+    height, width = (max(s, round(p * scale)) for s, p in zip(size, picture.shape[:2], strict=True))
+    if scale < 1 and reduction == "darkest":
+        return _darkest(picture, depths, height, width)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=how), dtype=np.uint8)
+
+    def resize(pixels: Bytes) -> Bytes:
+        return np.asarray(cv2.resize(pixels, (width, height), interpolation=how), np.uint8)
+
+    return resize(picture), np.stack([resize(depth) for depth in depths])
+
+
+def _darkest(picture: Bytes, depths: Bytes, height: int, width: int) -> tuple[Bytes, Bytes]:
+    scene = working_copy.places(picture, height, width)
+    distance = working_copy.places(np.ascontiguousarray(depths.transpose(1, 2, 0)), height, width)
+    t = np.exp(-distance).mean(-1, keepdims=True)
+    index = working_copy.darkest(haze.SOTS_AIRLIGHT + (scene - haze.SOTS_AIRLIGHT) * t)
+    chosen = (np.rint(255 * working_copy.pick(part, index)).astype(np.uint8) for part in (scene, distance))
+    clear, farness = chosen
+    return clear, np.ascontiguousarray(farness.transpose(2, 0, 1))

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from dehaze.data.reside import Pair, PairSet, cut_to, picture_shape, read_picture
 from dehaze.errors import DataError
+from dehaze.limits import Reduction
+from dehaze.working_copy import reduce
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -64,6 +66,8 @@ class PairSource:
         cache: Folder for the memory-mapped files of sets above `memory_limit`; they are used again by later
             runs on the same data. None means ``$XDG_CACHE_HOME/dehaze/pairs``.
         memory_limit: Bytes to hold in memory on a CPU. On other devices all pictures must fit.
+        reduction: How ``whole`` pictures are reduced; of a pair's pictures each shows its own darkest places,
+            which are the same ones but where haze or truth jump within a cell.
 
     Raises:
         DataError: There are no pairs, a picture is damaged, or there is no room for them.
@@ -78,11 +82,14 @@ class PairSource:
         view: Literal["whole", "crop"] = "whole",
         cache: Path | None = None,
         memory_limit: int = MEMORY_LIMIT,
+        reduction: Reduction = "mean",
     ) -> None:
         if not len(pairs):
             raise DataError(f"{pairs.root} has no sound pairs to learn from:\n{pairs.report()}")
         self.device = torch.device(device)
         self.identity = dict(pairs.identity) | {"view": view}
+        if reduction != "mean":
+            self.identity["reduction"] = reduction
         self._zooms = ZOOMS if view == "whole" else (float("inf"),)
         self._pairs = len(pairs)
         pictures, self._hazy, self._clear = _number(pairs.pairs)
@@ -94,7 +101,7 @@ class PairSource:
         plans = [_Plan(shapes) for shapes in dict.fromkeys(layouts.values())]
         fits = 3 * sum(plan.total for plan in plans) <= memory_limit
         folder = None if fits else cache or _default_cache()
-        stored = _store(pictures, plans, folder, _key(pictures))
+        stored = _store(pictures, plans, folder, _key(pictures, reduction), reduction)
         levels = {plan.shapes: plan.level(s.to(self.device)) for plan, s in zip(plans, stored, strict=True)}
         self._levels = {key: levels[shapes] for key, shapes in layouts.items()}
 
@@ -168,9 +175,11 @@ def _reduced(shape: tuple[int, int], size: tuple[int, int], zoom: float) -> tupl
     return height, width
 
 
-def _resize(pixels: Pixels, shape: tuple[int, int]) -> Pixels:
+def _resize(pixels: Pixels, shape: tuple[int, int], reduction: Reduction) -> Pixels:
     if pixels.shape[:2] == shape:
         return pixels
+    if reduction == "darkest" and shape[0] <= pixels.shape[0] and shape[1] <= pixels.shape[1]:
+        return np.rint(255 * reduce(pixels, *shape, reduction)).astype(np.uint8)
     how = cv2.INTER_AREA if shape[0] < pixels.shape[0] else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, shape[::-1], interpolation=how), np.uint8)
 
@@ -206,6 +215,7 @@ def _store(
     plans: Sequence[_Plan],
     folder: Path | None,
     key: str,
+    reduction: Reduction,
 ) -> list[Tensor]:
     """Decode every picture once for every plan, into memory or, given a folder, into memory-mapped files.
 
@@ -214,7 +224,7 @@ def _store(
     """
     if folder is None:
         stores = [torch.empty(3 * plan.total, dtype=torch.uint8) for plan in plans]
-        _fill(pictures, plans, stores)
+        _fill(pictures, plans, stores, reduction)
         return stores
     paths = [folder / f"{key}-{plan.name}.rgb" for plan in plans]
     missing = [(path, plan) for path, plan in zip(paths, plans, strict=True) if not _complete(path, plan)]
@@ -223,7 +233,7 @@ def _store(
         with tempfile.TemporaryDirectory(dir=folder, prefix=".decoding-") as temporary:
             parts = [Path(temporary) / path.name for path, _ in missing]
             todo = [plan for _, plan in missing]
-            _fill(pictures, todo, [_mapped(p, plan) for p, plan in zip(parts, todo, strict=True)])
+            _fill(pictures, todo, [_mapped(p, plan) for p, plan in zip(parts, todo, strict=True)], reduction)
             for part, (path, _) in zip(parts, missing, strict=True):
                 part.replace(path)
     return [_mapped(path, plan) for path, plan in zip(paths, plans, strict=True)]
@@ -252,6 +262,7 @@ def _fill(
     pictures: Sequence[_Picture],
     plans: Sequence[_Plan],
     stores: Sequence[Tensor],
+    reduction: Reduction,
 ) -> None:
     targets = [
         (plan, plan.starts().tolist(), store.view(-1, 3).numpy())
@@ -263,16 +274,16 @@ def _fill(
         pixels = cut_to(read_picture(picture.path), picture.shape, picture.path)
         for plan, starts, store in targets:
             height, width = plan.shapes[number]
-            reduced = _resize(pixels, (height, width))
+            reduced = _resize(pixels, (height, width), reduction)
             store[starts[number] : starts[number] + height * width] = reduced.reshape(-1, 3)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(work, range(len(pictures))))  # a list, so that the first error is raised
 
 
-def _key(pictures: Sequence[_Picture]) -> str:
-    """Short hash of which files there are and when they were last changed."""
-    digest = hashlib.sha256()
+def _key(pictures: Sequence[_Picture], reduction: Reduction) -> str:
+    """Short hash of which files there are, when they were last changed, and how they are reduced."""
+    digest = hashlib.sha256(reduction.encode())
     for picture in pictures:
         found = picture.path.stat()
         digest.update(f"{picture.path.resolve()} {found.st_size} {found.st_mtime_ns}\n".encode())

@@ -423,6 +423,7 @@ class Trainer:
             config=config_dict(model),
             working_size=self.recipe.working_size or None,
             transfer_radius=self.recipe.transfer_radius,
+            reduction=self.recipe.reduction,
             parameters=count_parameters(model),
             recipe=self.recipe.to_dict() | {"step": self.progress.step, "steps": self.steps},
             data=self.options.data | {"identity": self.source.identity},

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from dehaze.errors import UsageError
 from dehaze.haze import REAL_HAZE, RealHaze
+from dehaze.limits import Reduction
 from dehaze.weights.checkpoint import MAX_TRANSFER_RADIUS
 
 
@@ -127,6 +128,7 @@ class Recipe:
         real: What ``real`` haze is drawn from.
         precision: ``fp32``; or ``bf16``, autocast where the device has such arithmetic (`dehaze.device`).
         working_size: Long side the finished network works at; 0 for any (None in the checkpoint).
+        reduction: How ``whole`` pictures are reduced, in training as in use (`dehaze.working_copy.reduce`).
         transfer_radius: Radius in working pixels over which its answers are averaged (`dehaze.upsample.fit`).
         validate_every: Steps between validations.
         seed: Seed of weights and batches.
@@ -152,6 +154,7 @@ class Recipe:
     real: RealHaze = REAL_HAZE
     precision: Literal["fp32", "bf16"] = "fp32"
     working_size: int = 160
+    reduction: Reduction = "mean"
     transfer_radius: int = 1
     validate_every: int = 500
     seed: int = 0

@@ -99,7 +99,8 @@ def _from_pairs(root: Path, recipe: Recipe, device: torch.device, held_out: bool
     kept = replace(found, pairs=tuple(p for p in found.pairs if p.scene not in out))
     held = _to_judge([p for p in found.pairs if p.scene in out], recipe)
     held = held[:: math.ceil(len(held) / MAX_HELD_OUT)] if held else []  # of all scenes, not of the first few
-    return PairSource(kept, recipe.sizes, device=device, view=recipe.view), [read_pair(p) for p in held]
+    source = PairSource(kept, recipe.sizes, device=device, view=recipe.view, reduction=recipe.reduction)
+    return source, [read_pair(p) for p in held]
 
 
 def _from_depth(
@@ -123,6 +124,7 @@ def _from_depth(
         painted_share=recipe.painted_share,
         kept_share=recipe.kept_share,
         real=recipe.real,
+        reduction=recipe.reduction,
     )
     return source, [hazy_and_clear(frame) for frame in out]
 

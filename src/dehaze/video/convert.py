@@ -14,11 +14,12 @@ import av
 from dehaze.errors import UsageError, VideoError
 from dehaze.parts import real_target
 from dehaze.pipeline import Pipeline, Timings
-from dehaze.upsample import LocalAffine, apply, shrink
+from dehaze.upsample import LocalAffine, apply
 from dehaze.video.colour import Decoder, Pixels, bits
 from dehaze.video.sink import Sink, check_output
 from dehaze.video.source import DEFAULT_RATE, Look, Parcel, Source, is_live, is_pattern, sequence_files
 from dehaze.video.steady import DEFAULT_SECONDS, Steadier
+from dehaze.working_copy import shrink
 
 _MISSING_SECONDS = 0.5
 """Containers round the length that they announce; what falls short by more is told."""

@@ -41,6 +41,7 @@ def card(header: Header, address: str, sha256: str) -> str:
         f"| Learned values | {header.parameters:,} |",
         f"| Working long side | {size} |",
         f"| Transfer radius | {header.transfer_radius} |",
+        f"| Working copy | {header.reduction} of each cell |",
         f"| Licence | {header.licence or 'not stated'} |",
         f"| Source commit | `{header.source_commit or 'unknown'}` |",
         f"| sha256 | `{sha256}` |",

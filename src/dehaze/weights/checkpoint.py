@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dehaze.errors import ModelError, UsageError
+from dehaze.limits import REDUCTIONS, Reduction
 from dehaze.parts import write_whole
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Header:
         working_size: Long side in pixels of the pictures the network was trained on; None if any size does.
         transfer_radius: Radius in working pixels of the windows over which its answers are averaged on their
             way to full resolution (`dehaze.upsample.fit`), 1 to `MAX_TRANSFER_RADIUS`.
+        reduction: How a picture becomes its working copy (`dehaze.working_copy.reduce`).
         parameters: Number of learned values.
         recipe: The resolved training recipe.
         data: What it was trained on: names, counts, licences.
@@ -62,6 +64,7 @@ class Header:
     config: dict[str, Any] = field(default_factory=dict)
     working_size: int | None = None
     transfer_radius: int = 1
+    reduction: Reduction = "mean"
     parameters: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -181,6 +184,8 @@ def _check_types(header: Header) -> None:
             raise ValueError(f"its {name} is {value!r:.40}")
     if not 1 <= header.transfer_radius <= MAX_TRANSFER_RADIUS:
         raise ValueError(f"its transfer_radius is {header.transfer_radius!r:.40}")
+    if header.reduction not in REDUCTIONS:
+        raise ValueError(f"its reduction is {header.reduction!r:.40}")
 
 
 def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dehaze.errors import ModelError
+from dehaze.limits import Reduction
 
 MANIFEST_VERSION = 1
 BUNDLED_DIRECTORY = Path(__file__).parent
@@ -39,6 +40,7 @@ class ModelEntry:
         description: One sentence for people.
         working_size: Long side in pixels of the pictures the network was trained on; None if any size does.
         transfer_radius: Radius in working pixels of the windows over which its answers are averaged.
+        reduction: What of a picture its working copy shows: the `mean` of each cell or its `darkest` place.
         data: What it was trained on, as its checkpoint says.
         metrics: What was measured on -> figures and the command that measured them.
         repository: `owner/name` on the Hub; empty for bundled models.
@@ -58,6 +60,7 @@ class ModelEntry:
     description: str
     working_size: int | None = None
     transfer_radius: int = 1
+    reduction: Reduction = "mean"
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     repository: str = ""

@@ -49,6 +49,7 @@ def measure(path: Path) -> dict[str, Any]:
         "architecture": header.architecture,
         "working_size": header.working_size,
         "transfer_radius": header.transfer_radius,
+        "reduction": header.reduction,
         "licence": header.licence,
         "data": header.data,
         "metrics": header.metrics,

@@ -1,0 +1,103 @@
+"""Working copies: a picture reduced to the size at which a network looks at it.
+
+The mean of a cell's pixels is what reducing usually gives. But haze changes dark things most, so the darkest
+place of a cell tells most of the haze before it (the dark channel of He et al., "Single Image Haze Removal
+Using Dark Channel Prior", 2011), and the mean hides it among its neighbours. Either way eq. 1 holds in the
+copy wherever the transmission does not change within a cell.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dehaze.limits import Reduction
+from dehaze.upsample import Map, Pixels, white
+
+PLACES = 4
+"""A cell is looked at in 4 x 4 places for its darkest; where it has more pixels, in means of some of them."""
+
+
+def reduce(pixels: Pixels, height: int, width: int, reduction: Reduction = "mean") -> Map:
+    """Make a working copy.
+
+    Args:
+        pixels: (H, W, 3) uint8, uint16, or float32 in [0, 1].
+        height: Rows of the copy, at most H.
+        width: Columns of the copy, at most W.
+        reduction: What stands for a cell: the ``mean`` of its pixels, or its ``darkest`` place.
+
+    Returns:
+        (height, width, 3) in [0, 1].
+    """
+    if reduction == "mean":
+        return shrink(pixels, height, width)
+    seen = places(pixels, height, width)
+    return pick(seen, darkest(seen))
+
+
+def shrink(pixels: Pixels, height: int, width: int) -> Map:
+    """Average pixels down, as `cv2.INTER_AREA` does but without rounding to integers.
+
+    Rows are read once, a few at a time, so no float copy of the whole picture is ever made.
+
+    Args:
+        pixels: (H, W, C) uint8, uint16, or float32 in [0, 1]; C up to 4.
+        height: Rows of the copy, at most H.
+        width: Columns of the copy, at most W.
+
+    Returns:
+        (height, width, C) in [0, 1].
+    """
+    rows, columns, channels = pixels.shape
+    source = pixels.reshape(rows, columns * channels)
+    step = rows / height
+    narrow = np.empty((height, columns * channels), np.float32)
+    for i in range(height):
+        begin, end = i * step, (i + 1) * step
+        first, last = int(begin), min(int(np.ceil(end - 1e-6)), rows)
+        share = np.ones(last - first, np.float32)
+        share[0] -= begin - first
+        share[-1] -= max(last - end, 0)
+        np.matmul(share, source[first:last].astype(np.float32, copy=False), out=narrow[i])
+    narrow *= np.float32(1 / (step * white(pixels.dtype)))
+    size = (width, height)
+    copy = cv2.resize(narrow.reshape(height, columns, channels), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(copy, np.float32).reshape(height, width, channels)
+
+
+def places(pixels: npt.NDArray[Any], height: int, width: int) -> Map:
+    """Look at each cell of a working copy in `PLACES` x `PLACES` places.
+
+    Args:
+        pixels: (H, W, C) uint8, uint16, or float32 in [0, 1]; C up to 4.
+        height: Rows of cells, at most H.
+        width: Columns of cells, at most W.
+
+    Returns:
+        (height, width, PLACES * PLACES, C) in [0, 1].
+    """
+    grid = PLACES * height, PLACES * width
+    fine = shrink(pixels, min(grid[0], pixels.shape[0]), min(grid[1], pixels.shape[1]))
+    rows, columns = (_nearest(have, want) for have, want in zip(fine.shape, grid, strict=False))
+    cells = fine[rows][:, columns].reshape(height, PLACES, width, PLACES, -1)
+    return np.ascontiguousarray(cells.transpose(0, 2, 1, 3, 4)).reshape(height, width, PLACES**2, -1)
+
+
+def _nearest(have: int, want: int) -> npt.NDArray[np.int64]:
+    """For each of `want` places the one of `have` pixels that its centre lies in."""
+    return (2 * np.arange(want) + 1) * have // (2 * want)
+
+
+def darkest(cells: Map) -> npt.NDArray[np.int64]:
+    """Which place of each cell is darkest by its darkest channel: (h, w, places, 3) -> (h, w)."""
+    dark = np.minimum(np.minimum(cells[..., 0], cells[..., 1]), cells[..., 2])
+    return np.asarray(dark.argmin(2))
+
+
+def pick(cells: Map, index: npt.NDArray[np.int64]) -> Map:
+    """Take one place of each cell: (h, w, places, C) and (h, w) -> (h, w, C)."""
+    return np.take_along_axis(cells, index[..., None, None], 2)[:, :, 0]

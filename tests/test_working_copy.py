@@ -1,0 +1,93 @@
+"""Working copies: means against OpenCV's, darkest places against closed forms."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from dehaze.upsample import white
+from dehaze.working_copy import PLACES, darkest, pick, places, reduce, shrink
+
+SIDE = 24
+
+
+def _random(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    values = np.random.default_rng(0).random(shape, np.float32)
+    return values if dtype is np.float32 else np.rint(values * white(np.dtype(dtype))).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (17, 31), (1, 1), (99, 80), (100, 130)])
+def test_shrink_averages_areas(dtype: type, height: int, width: int) -> None:
+    pixels = _random((100, 130, 3), dtype)
+    exact = (pixels / white(np.dtype(dtype))).astype(np.float32)
+    expected = cv2.resize(exact, (width, height), interpolation=cv2.INTER_AREA)
+    result = shrink(pixels, height, width)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("side", [4, 8, 12])
+def test_the_darkest_place_of_a_cell_stands_for_it(dtype: type, side: int) -> None:
+    """Cells of 4, 8 and 12 pixels have places of 1, 2 and 3; one place of each cell is darker than white."""
+    rng = np.random.default_rng(0)
+    place = side // PLACES
+    top = dtype(1) if dtype is np.float32 else np.iinfo(dtype).max
+    pixels = np.full((5 * side, 7 * side, 3), top, dtype)
+    expected = np.empty((5, 7, 3), np.float32)
+    for row, column in np.ndindex(5, 7):
+        y, x = (at * side + int(rng.integers(PLACES)) * place for at in (row, column))
+        colour = _random((3,), dtype) if dtype is np.float32 else rng.integers(0, top, 3, dtype)
+        pixels[y : y + place, x : x + place] = colour
+        expected[row, column] = colour / top
+    np.testing.assert_allclose(reduce(pixels, 5, 7, "darkest"), expected, atol=1e-6)
+    np.testing.assert_array_equal(reduce(pixels, 5, 7), shrink(pixels, 5, 7))
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (23, 24), (17, 11), (7, 7), (1, 1)])
+def test_a_cell_of_few_pixels_shows_one_of_its_own(height: int, width: int) -> None:
+    """As dark as the darkest whose centre a place lies in, and no darker than any the cell touches."""
+    pixels = _random((SIDE, SIDE, 3), np.float32)
+    copy = reduce(pixels, height, width, "darkest")
+    assert copy.shape == (height, width, 3)
+    if height * PLACES < SIDE:
+        return
+    known = {tuple(p) for p in pixels.reshape(-1, 3)}
+    for row, column in np.ndindex(height, width):
+        assert tuple(copy[row, column]) in known
+        rows, columns = (
+            slice(int(at * SIDE / n), int(np.ceil((at + 1) * SIDE / n)))
+            for at, n in ((row, height), (column, width))
+        )
+        assert copy[row, column].min() >= pixels[rows, columns].min()
+    if height == SIDE:
+        np.testing.assert_array_equal(copy, pixels)
+
+
+def test_haze_and_reduction_can_trade_places() -> None:
+    """Where transmission and a gray airlight are the same all over: reduce(I) = reduce(J) t + A (1 - t)."""
+    clear = _random((60, 80, 3), np.float32)
+    for t, airlight in ((0.3, 1.0), (0.8, 0.7)):
+        hazy = (clear * t + airlight * (1 - t)).astype(np.float32)
+        expected = reduce(clear, 9, 12, "darkest") * t + airlight * (1 - t)
+        np.testing.assert_allclose(reduce(hazy, 9, 12, "darkest"), expected, atol=1e-6)
+
+
+def test_other_maps_are_picked_at_the_same_places() -> None:
+    pixels = _random((32, 48, 3), np.float32)
+    cells = places(pixels, 8, 12)
+    index = darkest(cells)
+    np.testing.assert_array_equal(pick(cells, index), reduce(pixels, 8, 12, "darkest"))
+    beside = pixels.sum(2, keepdims=True)[..., [0, 0]] / 3
+    total = pick(places(beside, 8, 12), index)
+    np.testing.assert_allclose(total[..., 0], pick(cells, index).sum(2) / 3, rtol=1e-6)
+
+
+def test_many_pixels_are_averaged_before_the_darkest_is_taken() -> None:
+    """So that noise does not decide: means of 256 pixels with noise of 20 levels differ by a level or so."""
+    rng = np.random.default_rng(0)
+    noisy = np.clip(128 + rng.normal(0, 20, (640, 640, 3)), 0, 255).astype(np.uint8)
+    dark = 255 * reduce(noisy, 10, 10, "darkest").min(2)
+    assert 122 < dark.min() < dark.max() < 129
