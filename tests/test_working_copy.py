@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dehaze.upsample import white
-from dehaze.working_copy import PLACES, darkest, pick, places, reduce, shrink
+from dehaze.working_copy import PLACES, darkest, places, reduce, shrink
 
 SIDE = 24
 
@@ -75,14 +75,13 @@ def test_haze_and_reduction_can_trade_places() -> None:
         np.testing.assert_allclose(reduce(hazy, 9, 12, "darkest"), expected, atol=1e-6)
 
 
-def test_other_maps_are_picked_at_the_same_places() -> None:
-    pixels = _random((32, 48, 3), np.float32)
-    cells = places(pixels, 8, 12)
-    index = darkest(cells)
-    np.testing.assert_array_equal(pick(cells, index), reduce(pixels, 8, 12, "darkest"))
-    beside = pixels.sum(2, keepdims=True)[..., [0, 0]] / 3
-    total = pick(places(beside, 8, 12), index)
-    np.testing.assert_allclose(total[..., 0], pick(cells, index).sum(2) / 3, rtol=1e-6)
+def test_what_lies_beside_is_taken_from_the_same_places() -> None:
+    pixels = _random((48, 60, 3), np.float32)
+    for size in ((8, 12), (6, 6), (30, 41)):  # fewer places than pixels, and more
+        seen, beside = places(pixels, *size), places(pixels.sum(2, keepdims=True), *size)
+        index = darkest(seen, *size)
+        np.testing.assert_array_equal(seen[index], reduce(pixels, *size, "darkest"))
+        np.testing.assert_allclose(beside[index][..., 0], seen[index].sum(2), rtol=1e-5)
 
 
 def test_many_pixels_are_averaged_before_the_darkest_is_taken() -> None:

@@ -99,7 +99,7 @@ def _darkest(pixels: Tensor, size: Tensor, height: Tensor, width: Tensor) -> Ten
     rows, columns = (torch.minimum(PLACES * n, have) for n, have in ((height, size[0]), (width, size[1])))
     fine = _shrink(pixels, size, rows, columns)
     fine = fine[:, :, _nearest(rows, PLACES * height)][..., _nearest(columns, PLACES * width)]
-    channels = F.pixel_unshuffle(fine, PLACES).split(PLACES**2, dim=1)  # each (1, places, h, w)
+    channels = F.pixel_unshuffle(fine, PLACES).chunk(3, dim=1)  # each (1, places, h, w)
     index = torch.minimum(torch.minimum(channels[0], channels[1]), channels[2]).argmin(dim=1, keepdim=True)
     return torch.cat([channel.gather(1, index) for channel in channels], dim=1)
 

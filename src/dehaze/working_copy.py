@@ -17,6 +17,9 @@ import numpy.typing as npt
 from dehaze.limits import Reduction
 from dehaze.upsample import Map, Pixels, white
 
+Values = npt.NDArray[Any]
+Indices = npt.NDArray[np.int64]
+
 PLACES = 4
 """A cell is looked at in 4 x 4 places for its darkest; where it has more pixels, in means of some of them."""
 
@@ -36,7 +39,7 @@ def reduce(pixels: Pixels, height: int, width: int, reduction: Reduction = "mean
     if reduction == "mean":
         return shrink(pixels, height, width)
     seen = places(pixels, height, width)
-    return pick(seen, darkest(seen))
+    return seen[darkest(seen, height, width)].astype(np.float32) / np.float32(white(pixels.dtype))
 
 
 def shrink(pixels: Pixels, height: int, width: int) -> Map:
@@ -69,35 +72,43 @@ def shrink(pixels: Pixels, height: int, width: int) -> Map:
     return np.asarray(copy, np.float32).reshape(height, width, channels)
 
 
-def places(pixels: npt.NDArray[Any], height: int, width: int) -> Map:
-    """Look at each cell of a working copy in `PLACES` x `PLACES` places.
+def places(pixels: Values, height: int, width: int) -> Values:
+    """Average pixels down to the places at which the cells of a working copy are looked at.
 
     Args:
-        pixels: (H, W, C) uint8, uint16, or float32 in [0, 1]; C up to 4.
+        pixels: (H, W, C) uint8, uint16 or float32; C up to 4.
         height: Rows of cells, at most H.
         width: Columns of cells, at most W.
 
     Returns:
-        (height, width, PLACES * PLACES, C) in [0, 1].
+        The same type, with at most `PLACES` times as many rows and columns as there are of cells.
     """
-    grid = PLACES * height, PLACES * width
-    fine = shrink(pixels, min(grid[0], pixels.shape[0]), min(grid[1], pixels.shape[1]))
-    rows, columns = (_nearest(have, want) for have, want in zip(fine.shape, grid, strict=False))
-    cells = fine[rows][:, columns].reshape(height, PLACES, width, PLACES, -1)
-    return np.ascontiguousarray(cells.transpose(0, 2, 1, 3, 4)).reshape(height, width, PLACES**2, -1)
+    rows, columns = min(PLACES * height, pixels.shape[0]), min(PLACES * width, pixels.shape[1])
+    if (rows, columns) == pixels.shape[:2]:
+        return pixels
+    small = cv2.resize(np.ascontiguousarray(pixels), (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(small).reshape(rows, columns, -1)
 
 
-def _nearest(have: int, want: int) -> npt.NDArray[np.int64]:
+def darkest(seen: Values, height: int, width: int) -> tuple[Indices, Indices]:
+    """Find the place of each cell whose darkest channel is darkest.
+
+    Args:
+        seen: (rows, columns, 3): see `places`.
+        height: Rows of cells.
+        width: Columns of cells.
+
+    Returns:
+        Row and column of each cell's in `seen`, (height, width) each.
+    """
+    rows, columns = _nearest(seen.shape[0], PLACES * height), _nearest(seen.shape[1], PLACES * width)
+    dark = np.minimum(np.minimum(seen[..., 0], seen[..., 1]), seen[..., 2])
+    cells = dark[rows][:, columns].reshape(height, PLACES, width, PLACES).transpose(0, 2, 1, 3)
+    down, across = np.divmod(cells.reshape(height, width, PLACES**2).argmin(2), PLACES)
+    down, across = down + PLACES * np.arange(height)[:, None], across + PLACES * np.arange(width)
+    return rows[down], columns[across]
+
+
+def _nearest(have: int, want: int) -> Indices:
     """For each of `want` places the one of `have` pixels that its centre lies in."""
     return (2 * np.arange(want) + 1) * have // (2 * want)
-
-
-def darkest(cells: Map) -> npt.NDArray[np.int64]:
-    """Which place of each cell is darkest by its darkest channel: (h, w, places, 3) -> (h, w)."""
-    dark = np.minimum(np.minimum(cells[..., 0], cells[..., 1]), cells[..., 2])
-    return np.asarray(dark.argmin(2))
-
-
-def pick(cells: Map, index: npt.NDArray[np.int64]) -> Map:
-    """Take one place of each cell: (h, w, places, C) and (h, w) -> (h, w, C)."""
-    return np.take_along_axis(cells, index[..., None, None], 2)[:, :, 0]
