@@ -1,9 +1,10 @@
-// The student's blocks in training on processors with AMX (bf16 matrix units); for student_cpu.py.
+// The student's blocks in training on processors with AMX (bf16 matrix units) or AVX-512's bf16; for student_cpu.py.
 //
 // A map is (H + 2, W + 2, 16) bf16 with a border of zeros, so that a 3 x 3 convolution needs no cases. Of its nine
 // taps two neighbours in a row are one run of 32 values, one row of an AMX tile: six products of (16 pixels, 32) by
 // (32, 16) make 16 pixels. The gradient of the weights is a product over pixels: one operand is the row transposed,
 // the other two pixels interleaved. Everything that belongs to a pixel is done while it is in a register.
+// Without AMX, vectors of 16 outputs take the tiles' place, and two inputs at a time a tile's rows.
 //
 // One thread takes whole pictures, always the same ones, so that results do not depend on timing.
 
@@ -91,6 +92,7 @@ inline __m512 sums(__m512 v[16]) {
 
 // --- tiles ---
 
+#ifdef __AMX_BF16__
 struct __attribute__((packed)) TileConfig {
     uint8_t palette = 1, start = 0, reserved[14] = {};
     uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -104,6 +106,19 @@ struct Tiles {  // the matrix unit, as long as a thread works with it
     }
     ~Tiles() { _tile_release(); }
 };
+#else
+struct Tiles {};
+
+// acc[i] += b, 16 outputs of two inputs each, times the two inputs at `pairs` + i `step`.
+inline void add_products(__m512 acc[16], const bf16* pairs, long step, const bf16* b) {
+    const __m512bh row = (__m512bh)_mm512_loadu_si512(b);
+    for (int i = 0; i < 16; i++) {
+        int pair;
+        std::memcpy(&pair, pairs + i * step, sizeof pair);
+        acc[i] = _mm512_dpbf16_ps(acc[i], (__m512bh)_mm512_set1_epi32(pair), row);
+    }
+}
+#endif
 
 // w (16 out, 16 in, 3, 3) -> six tiles of 16 pairs of inputs by 16 outputs; turned: the convolution of its gradient.
 void pack(const float* w, bf16* into, bool turned) {
@@ -130,6 +145,7 @@ void pack(const float* w, bf16* into, bool turned) {
 // for t = 0 to 5 among the products: other work, for which the processor has time while the matrix unit is busy.
 template <int G, class Beside>
 inline void convolve(const bf16* in, long row, const bf16* w, const float* bias, float* out, Beside beside) {
+#ifdef __AMX_BF16__
 #define START(k) _tile_loadd(k, bias, 0)
     EACH_TILE(START)
     for (int t = 0; t < 6; t++) {
@@ -144,6 +160,18 @@ inline void convolve(const bf16* in, long row, const bf16* w, const float* bias,
 #undef START
 #undef TAKE
 #undef STORE
+#else
+    for (int group = 0; group < G; group++) {
+        __m512 acc[16];
+        for (auto& a : acc) a = _mm512_loadu_ps(bias);
+        for (int t = 0; t < 6; t++) {
+            const bf16* at = in + t / 2 * row + t % 2 * 2 * C + group * 16 * C;
+            for (int k = 0; k < (t % 2 ? 8 : 16); k++) add_products(acc, at + 2 * k, C, w + t * 512 + k * 32);
+        }
+        for (int i = 0; i < 16; i++) _mm512_store_ps(out + group * 256 + i * C, acc[i]);
+    }
+    for (int t = 0; t < 6; t++) beside(t);
+#endif
 }
 
 // A convolution of a row of pixels: `finish(x, v)` gets the answer v at column x. That of one group of pixels is
@@ -423,6 +451,7 @@ void backward_conv(const Shape& s, bf16* g, const bf16* w, const bf16* input, bf
             if (from < 0 || from >= s.height) continue;
             const bf16* inputs = rows.input[from % 3];
             float* into = dw + ky * 3 * C * C;
+#ifdef __AMX_BF16__
             _tile_loadd(0, into, 64);
             _tile_loadd(1, into + C * C, 64);
             _tile_loadd(2, into + 2 * C * C, 64);
@@ -438,6 +467,17 @@ void backward_conv(const Shape& s, bf16* g, const bf16* w, const bf16* input, bf
             _tile_stored(0, into, 64);
             _tile_stored(1, into + C * C, 64);
             _tile_stored(2, into + 2 * C * C, 64);
+#else
+            const bf16* const gradients[3] = {rows.odd + 2 * C, rows.even, rows.odd};
+            for (int kx = 0; kx < 3; kx++, into += C * C) {
+                __m512 acc[16];
+                for (int c = 0; c < C; c++) acc[c] = _mm512_loadu_ps(into + c * C);
+                for (long b = 0; b < s.width / 32; b++)
+                    for (int k = 0; k < 16; k++)
+                        add_products(acc, inputs + b * 512 + 2 * k, 32, gradients[kx] + b * 512 + k * 32);
+                for (int c = 0; c < C; c++) _mm512_storeu_ps(into + c * C, acc[c]);
+            }
+#endif
         }
     }
     _mm512_storeu_ps(db, _mm512_add_ps(bias[0], bias[1]));
@@ -608,7 +648,7 @@ template <class Work>
 void share(int pictures, int threads, Work work) {
     std::vector<std::thread> others;
     const auto part = [&](int t) {
-        const Tiles tiles;
+        [[maybe_unused]] const Tiles tiles;
         work(t, [&](auto one) {
             for (int n = t; n < pictures; n += threads) one(n);
         });
@@ -646,8 +686,14 @@ Saved of(const Shape& s, int n, bf16* maps, uint16_t* bits, float* means, float*
 
 extern "C" {
 
-// Whether this process may use the matrix unit; must be asked before anything else.
-int usable() { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0; }
+// Whether this process may use the matrix unit, if it is compiled for it; must be asked before anything else.
+int usable() {
+#ifdef __AMX_BF16__
+    return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+#else
+    return 1;
+#endif
+}
 
 // Values of one picture's maps.
 long saved_size(long height, long width) { return MAPS * Shape(height, width).map; }

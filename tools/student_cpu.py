@@ -1,4 +1,4 @@
-"""Train the paper's student on a processor with AMX, several times as fast as PyTorch does.
+"""Train the paper's student on a processor with AMX or AVX-512's bf16, several times as fast as PyTorch does.
 
     python tools/student_cpu.py check
     python tools/student_cpu.py train student --recipe student --clear nyu/images --depth nyu/depth ...
@@ -30,7 +30,7 @@ from dehaze.models.student import InnerBlock, Student
 C = 16
 SOURCE = Path(__file__).with_name("student_cpu.cpp")
 FLAGS = (
-    *("-O3", "-std=c++20", "-march=native", "-mamx-tile", "-mamx-bf16", "-shared", "-fPIC", "-pthread"),
+    *("-O3", "-std=c++20", "-march=native", "-shared", "-fPIC", "-pthread"),
     *("-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),  # GCC 12's own header
 )
 ATTENTION = (  # a block's attentions: parameters and their shapes
@@ -48,20 +48,24 @@ ATTENTION = (  # a block's attentions: parameters and their shapes
 @cache
 def library() -> ctypes.CDLL:
     """The compiled blocks; compiled once for each version of the source."""
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
+    features = set(Path("/proc/cpuinfo").read_text().split()) if sys.platform == "linux" else set()
+    units = ("-mamx-tile", "-mamx-bf16") if "amx_bf16" in features else ("-mno-amx-tile", "-mno-amx-bf16")
+    if not features & {"amx_bf16", "avx512_bf16"}:
+        sys.exit("this processor has neither AMX tiles nor AVX-512's bf16, or this is not Linux on x86-64")
+    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS + units).encode()).hexdigest()[:16]
     path = SOURCE.parent / "__pycache__" / f"student_cpu-{key}.so"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         made = path.with_suffix(f".{time.time_ns()}")
         try:
-            subprocess.run(["g++", *FLAGS, str(SOURCE), "-o", str(made)], check=True)
+            subprocess.run(["g++", *FLAGS, *units, str(SOURCE), "-o", str(made)], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             sys.exit(f"{SOURCE.name} cannot be compiled: {error}; it needs g++ 12 and Linux on x86-64")
         made.replace(path)
     found = ctypes.CDLL(str(path))
     found.saved_size.restype = found.gradient_size.restype = ctypes.c_long
     if not found.usable():
-        sys.exit("this processor has no AMX tiles, or the system does not allow them")
+        sys.exit("the system does not allow the use of this processor's AMX tiles")
     return found
 
 
