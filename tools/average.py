@@ -36,9 +36,16 @@ def _average(target: Path, networks: list[Path]) -> None:
     for path, (model, other) in zip(networks[1:], others, strict=True):
         if other.architecture != header.architecture or config_dict(model) != config_dict(first):
             raise ModelError(f"{path} is another network than {networks[0]}")
+        if other.reduction != header.reduction:
+            raise ModelError(f"{path} looks at another working copy than {networks[0]}: {other.reduction}")
     states = [model.state_dict() for model, _ in loaded]
-    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    mean = {name: _mean([state[name] for state in states]) for name in states[0]}
     save_checkpoint(target, mean, replace(header, metrics={}))
+
+
+def _mean(values: list[torch.Tensor]) -> torch.Tensor:
+    """The mean; of counts of batches, which are no weights, the first."""
+    return torch.stack(values).mean(0) if values[0].is_floating_point() else values[0]
 
 
 if __name__ == "__main__":

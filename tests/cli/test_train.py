@@ -381,6 +381,22 @@ def test_what_cannot_be_meant_is_a_usage_error(
     assert said in capsys.readouterr().err
 
 
+def test_a_refused_resume_leaves_the_folder_as_it_was(
+    reside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    command = ["train", "lite", "--data", str(reside), "-o", str(run), *TINY_LITE, *QUIET]
+    assert main([*command, "--max-minutes", "0"]) == 0
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    before = files()
+    assert main([*command, "--seed", "7"]) == 1
+    assert "seed: " in capsys.readouterr().err
+    assert files() == before
+
+
 def test_a_dry_run_refuses_what_the_run_would(reside: Path, tmp_path: Path) -> None:
     command = ["train", "lite", "--data", str(reside), "-o", str(tmp_path / "run"), *TINY_LITE, *QUIET]
     assert main([*command, "--max-minutes", "0"]) == 0

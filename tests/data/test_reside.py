@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dehaze.data.reside import BORDER, Pair, discover, picture_shape, read_pair
+from dehaze.data.reside import BORDER, Pair, discover, picture_shape, read_pair, spread
 from dehaze.errors import DataError
 
 
@@ -250,3 +250,21 @@ def test_reading_what_is_no_picture(tmp_path: Path) -> None:
         picture_shape(fake)
     with pytest.raises(DataError, match=r"fake\.png"):
         read_pair(Pair(fake, fake, "fake"))
+
+
+def test_a_few_pairs_come_from_everywhere() -> None:
+    """Of SOTS' 50 scenes at ten levels each, ten are every fifth scene, each at another level."""
+    pairs = [Pair(Path(f"{s}_{i}"), Path(f"{s}"), f"{s}", i) for s in range(50) for i in range(1, 11)]
+    few = spread(pairs, 10)
+    assert [pair.scene for pair in few] == [str(s) for s in range(0, 50, 5)]
+    assert [pair.level for pair in few] == list(range(1, 11))
+    twice = spread(pairs, 100)
+    assert {pair.scene for pair in twice} == {str(s) for s in range(50)}
+    assert all(sum(pair.level == level for pair in twice) == 10 for level in range(1, 11))
+    assert spread(pairs, 500) == spread(pairs, 600) == pairs
+    assert spread(pairs, 0) == spread([], 5) == []
+
+
+def test_scenes_with_fewer_levels_do_not_make_the_few_fewer() -> None:
+    pairs = [Pair(Path(f"{s}_{i}"), Path(f"{s}"), f"{s}", i) for s in range(4) for i in range(1 + 3 * s)]
+    assert [len(spread(pairs, count)) for count in (3, 4, 7, 21, 22, 30)] == [3, 4, 7, 21, 22, 22]

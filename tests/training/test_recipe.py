@@ -85,6 +85,18 @@ def test_steps_are_shared_among_stages() -> None:
     assert load_recipe("paper", steps=5).stage_ends(100) == [5]
 
 
+def test_of_stages_in_epochs_the_one_of_smaller_batches_has_more_steps() -> None:
+    stages = "[{sizes=[[8,8]],batch=4,epochs=10},{sizes=[[8,8]],batch=16,epochs=10}]"
+    recipe = load_recipe("student", {"stages": stages}, steps=50)
+    assert [stage.steps for stage in recipe.stages] == [40, 10]
+
+
+def test_steps_are_not_shared_among_stages_of_both_kinds() -> None:
+    stages = "[{sizes=[[8,8]],steps=10},{sizes=[[8,8]],epochs=10}]"
+    with pytest.raises(UsageError, match="some have steps and others epochs"):
+        load_recipe("student", {"stages": stages}, steps=50)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
 def test_steps_fewer_than_stages_need_are_still_as_many_as_asked_for(steps: int) -> None:
     stages = "[" + ",".join(["{sizes=[[8,8]],steps=10}"] * 5) + "]"

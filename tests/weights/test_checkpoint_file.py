@@ -13,6 +13,7 @@ import torch
 from dehaze.errors import ModelError
 from dehaze.models import build
 from dehaze.weights.checkpoint import (
+    FORMAT_VERSION,
     MAX_HEADER_BYTES,
     Header,
     header_json,
@@ -153,10 +154,18 @@ def test_a_header_nested_without_end(tmp_path: Path, outside: bool) -> None:
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    save_checkpoint(path, {"a": torch.zeros(1)}, replace(HEADER, format_version=2))
-    with pytest.raises(ModelError, match="format 2") as caught:
+    save_checkpoint(path, {"a": torch.zeros(1)}, replace(HEADER, format_version=FORMAT_VERSION + 1))
+    with pytest.raises(ModelError, match=f"format {FORMAT_VERSION + 1}") as caught:
         read_header(path)
     assert "--upgrade" in caught.value.hint
+
+
+def test_readers_that_know_no_reduction_refuse_files_that_have_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, {"a": torch.zeros(1)}, HEADER)
+    assert read_header(path).format_version == 1
+    save_checkpoint(path, {"a": torch.zeros(1)}, replace(HEADER, reduction="darkest"))
+    assert read_header(path) == replace(HEADER, reduction="darkest", format_version=2)
 
 
 def test_a_header_with_fields_of_tomorrow_is_read(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -130,6 +132,39 @@ def test_check_names_what_is_stale_and_writes_nothing(
     for words in ("small differs", "stray.safetensors is not in it", "the default gone"):
         assert words in said
     assert shelf.path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda values: values.pop("default"), "has no 'default'"),
+        (lambda values: values["models"]["small"].pop("source"), "has no 'source'"),
+        (lambda values: values["models"]["small"].pop("file"), "small needs text as its file"),
+        (lambda values: values["models"]["small"].update(role="best"), "role of general, benchmark"),
+        (lambda values: values["models"]["small"].update(source="hub"), "small needs text as its repository"),
+        (lambda values: values.update(models=3), "is damaged"),
+    ],
+)
+def test_what_people_write_is_checked(
+    shelf: Shelf,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], object],
+    words: str,
+) -> None:
+    shelf.update(checkpoint(tmp_path / "run.safetensors"), *NEW)
+    values = shelf.values()
+    change(values)
+    shelf.path.write_text(json.dumps(values))
+    assert shelf.update() == 4
+    assert words in capsys.readouterr().err
+    assert shelf.values() == values
+
+
+def test_a_manifest_that_is_no_json(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+    shelf.path.write_text("{")
+    assert shelf.update("--check") == 4
+    assert "is damaged" in capsys.readouterr().err
 
 
 def test_one_command_makes_it_true_again(shelf: Shelf, tmp_path: Path) -> None:

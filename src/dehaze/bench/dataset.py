@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dehaze.bench.quality import PicturePair
-from dehaze.data.reside import Pair, PairSet, discover, find_subsets, read_pair
+from dehaze.data.reside import Pair, PairSet, discover, find_subsets, read_pair, spread
 
 _HARMLESS = "clear pictures without a hazy one"
 
@@ -34,10 +34,9 @@ def find_data(roots: Sequence[Path], limit: int | None = None) -> tuple[list[Pai
 def _parts(whole: PairSet, limit: int | None) -> Iterator[PairSet]:
     for subset in whole.subsets:
         pairs = [p for p in whole.pairs if p.hazy.is_relative_to(subset.hazy)]
-        if limit is not None and limit < len(pairs):
-            pairs = [pairs[i * len(pairs) // limit] for i in range(limit)]
         if pairs:
-            yield replace(whole, subsets=(subset,), pairs=tuple(pairs), problems=())
+            few = pairs if limit is None else spread(pairs, limit)
+            yield replace(whole, subsets=(subset,), pairs=tuple(few), problems=())
 
 
 def pictures(found: PairSet) -> Iterator[PicturePair]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -329,6 +329,23 @@ def _choose(subsets: tuple[Subset, ...], split: Split | None) -> tuple[Subset, .
     return marked or tuple(s for s in subsets if s.split is None)
 
 
+def spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """Take a few pairs from everywhere: scenes far apart, and of their levels of haze another one each time.
+
+    Args:
+        pairs: In any order; stays as it is.
+        count: How many, at least 0; all where there are fewer.
+    """
+    scenes: dict[str, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        scenes.setdefault(pair.scene, []).append(i)
+    few = min(count, len(scenes))
+    chosen = [list(scenes.values())[i * len(scenes) // few] for i in range(few)]
+    rounds = range(max(map(len, chosen), default=0))
+    diagonal = [of[(i + r) % len(of)] for r in rounds for i, of in enumerate(chosen) if r < len(of)]
+    return [pairs[i] for i in sorted(diagonal[:count])]
+
+
 def _folders(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     """Folders in a folder; no hidden ones, nor links back to it or to those it was reached through."""
     passed = {path.resolve() for path in (*above, folder)}
@@ -348,7 +365,7 @@ def _pictures(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort key that puts 2.png before 10.png."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _match(subset: Subset) -> tuple[list[Pair], list[Problem]]:
@@ -385,11 +402,11 @@ def _meaning(scene: str, stem: str) -> tuple[str, int | None, float | None, floa
     if _PER_PAIR.fullmatch(stem) and (not rest or "." in rest):
         scene, _, rest = stem.partition("_")
     match rest.split("_"):
-        case [level] if level.isdigit():
+        case [level] if level.isdecimal():
             return scene, int(level), None, None
         case [first, second] if (a := _number(first)) is not None and (b := _number(second)) is not None:
             # ITS writes index_A, outdoor sets A_beta; A is at least 0.5 and outdoor beta below it.
-            if first.isdigit() and b >= 0.5:
+            if first.isdecimal() and b >= 0.5:
                 return scene, int(first), b, None
             return scene, None, a, b
     return scene, None, None, None

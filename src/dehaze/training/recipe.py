@@ -197,7 +197,8 @@ def load_recipe(
         steps: Steps of the whole run, shared among its stages; None keeps the recipe's.
 
     Raises:
-        UsageError: Unknown recipe, unknown setting, or a value of the wrong kind.
+        UsageError: Unknown recipe, unknown setting, a value of the wrong kind, or `steps` for stages of which
+            some have steps and others epochs.
     """
     path = Path(name_or_path)
     if path.suffix == ".toml":
@@ -262,7 +263,12 @@ def override(recipe: Recipe, key: str, text: str) -> Recipe:
 
 
 def _scale_steps(recipe: Recipe, steps: int) -> Recipe:
-    lengths = [stage.steps or stage.epochs for stage in recipe.stages]
+    if len({stage.steps > 0 for stage in recipe.stages}) > 1:
+        raise UsageError(
+            "--steps cannot be shared among stages of which some have steps and others epochs",
+            "give each its own, such as: --set stages.0.steps=1000",
+        )
+    lengths = [stage.steps or stage.epochs / stage.batch for stage in recipe.stages]
     ends = [round(steps * done / sum(lengths)) for done in accumulate(lengths)]
     scaled = [end - begin for begin, end in pairwise([0, *ends])]
     stages = zip(recipe.stages, scaled, strict=True)

@@ -31,7 +31,9 @@ class RunReporter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._path = folder, folder / LOG
         self._listener = listener
-        self._board = _board(folder) if tensorboard else None
+        self._wanted = tensorboard
+        self._purge: int | None = None
+        self._opened: Any = None
 
     def step(self, figures: dict[str, float]) -> None:
         """Record a training step."""
@@ -43,15 +45,14 @@ class RunReporter:
 
     def samples(self, step: int, rows: dict[str, Tensor]) -> None:
         """Show pictures, (N, 3, H, W) in [0, 1] each, one above the other."""
-        if self._board is not None:
+        if (board := self._board()) is not None:
             for name, pictures in rows.items():
-                self._board.add_images(f"samples/{name}", pictures.detach().float().clamp(0, 1).cpu(), step)
+                board.add_images(f"samples/{name}", pictures.detach().float().clamp(0, 1).cpu(), step)
 
     def rewind(self, step: int) -> None:
         """Forget what was written of later steps: a run that was killed does them again when it goes on."""
-        if self._board is not None:
-            self._board.close()
-            self._board = _board(self._folder, purge_step=step + 1)
+        self.close()
+        self._purge = step + 1
         if not self._path.is_file():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines()
@@ -61,17 +62,25 @@ class RunReporter:
 
     def close(self) -> None:
         """Finish the event file."""
-        if self._board is not None:
-            self._board.close()
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def _board(self) -> Any:
+        """TensorBoard's writer, from the first figure on: a request that is refused leaves no file."""
+        if self._wanted and self._opened is None:
+            self._opened = _board(self._folder, self._purge)
+            self._wanted = self._opened is not None
+        return self._opened
 
     def _record(self, event: str, figures: dict[str, float], **more: Any) -> None:
         line = json.dumps({"event": event, "time": round(time.time(), 1), **figures, **more})
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-        if self._board is not None:
+        if (board := self._board()) is not None:
             for key, value in figures.items():
                 if key != "step":
-                    self._board.add_scalar(f"{event}/{key}", value, int(figures["step"]))
+                    board.add_scalar(f"{event}/{key}", value, int(figures["step"]))
         self._listener(event, {**figures, **more})
 
 
@@ -83,7 +92,7 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _board(folder: Path, purge_step: int | None = None) -> Any:
+def _board(folder: Path, purge_step: int | None) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -138,6 +138,7 @@ def plan(request: Request) -> Plan:
             timed = trainer.rehearse()
         left = [max(0, end - max(start, at)) for start, end in zip(starts, ends, strict=True)]
         validations = math.ceil(ends[-1] / recipe.validate_every) - at // recipe.validate_every
+        validations = validations if at < ends[-1] else 0  # the end is validated wherever it lies
         return Plan(
             recipe=recipe,
             data=dict(trainer.source.identity),

@@ -14,7 +14,7 @@ from dehaze.data import Source
 from dehaze.data.depth import DepthSource, find_frames, hazy_and_clear, without_depth
 from dehaze.data.mixed import MixedSource
 from dehaze.data.pairs import PairSource
-from dehaze.data.reside import Pair, discover, read_pair
+from dehaze.data.reside import Pair, discover, read_pair, spread
 from dehaze.errors import DataError, UsageError
 from dehaze.training.recipe import Recipe
 from dehaze.training.validation import DehazeValidator, PairSet, Pixels, SuperResolutionValidator
@@ -97,8 +97,7 @@ def _from_pairs(root: Path, recipe: Recipe, device: torch.device, held_out: bool
     scenes = list(dict.fromkeys(p.scene for p in found.pairs))
     out = set(_held_out(scenes)) if held_out else set()
     kept = replace(found, pairs=tuple(p for p in found.pairs if p.scene not in out))
-    held = _to_judge([p for p in found.pairs if p.scene in out], recipe)
-    held = held[:: math.ceil(len(held) / MAX_HELD_OUT)] if held else []  # of all scenes, not of the first few
+    held = spread(_to_judge([p for p in found.pairs if p.scene in out], recipe), MAX_HELD_OUT)
     source = PairSource(kept, recipe.sizes, device=device, view=recipe.view, reduction=recipe.reduction)
     return source, [read_pair(p) for p in held]
 

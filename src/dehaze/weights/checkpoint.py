@@ -19,8 +19,11 @@ from dehaze.parts import write_whole
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FORMAT_VERSION = 1
-"""Raised when a reader of today could misunderstand a file of tomorrow."""
+FORMAT_VERSION = 2
+"""Raised when a reader of today could misunderstand a file of tomorrow.
+
+1: all but `Header.reduction`, of which its readers know nothing: they take the mean. 2: with it.
+"""
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 """A safetensors header of ours is a few kilobytes; anything larger is refused unread."""
@@ -56,7 +59,8 @@ class Header:
         metrics: Measured quality, with the convention and the command.
         source_commit: Commit of the code that trained it; empty if unknown.
         licence: Terms of the weights.
-        format_version: Version of this header.
+        format_version: Oldest version of the format whose readers understand the file, or a later one;
+            at least 2 is written where the reduction is not the mean.
     """
 
     name: str
@@ -71,7 +75,7 @@ class Header:
     metrics: dict[str, Any] = field(default_factory=dict)
     source_commit: str = ""
     licence: str = ""
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
@@ -146,7 +150,8 @@ def check_dehazes(header: Header) -> None:
 
 def header_json(header: Header) -> str:
     """A header as files store it."""
-    return json.dumps(asdict(header), sort_keys=True)
+    least = 1 if header.reduction == "mean" else 2
+    return json.dumps({**asdict(header), "format_version": max(least, header.format_version)}, sort_keys=True)
 
 
 def parse_header(path: Path, text: str) -> Header:

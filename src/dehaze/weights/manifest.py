@@ -15,6 +15,9 @@ from typing import Any, Literal
 from dehaze.errors import ModelError
 from dehaze.limits import Reduction
 
+Source = Literal["bundled", "hub"]
+Role = Literal["general", "benchmark"]
+
 MANIFEST_VERSION = 1
 BUNDLED_DIRECTORY = Path(__file__).parent
 """Where the `.safetensors` files that come with the package lie."""
@@ -50,13 +53,13 @@ class ModelEntry:
 
     name: str
     architecture: str
-    source: Literal["bundled", "hub"]
+    source: Source
     file: str
     sha256: str
     bytes: int
     parameters: int
     licence: str
-    role: Literal["general", "benchmark"]
+    role: Role
     description: str
     working_size: int | None = None
     transfer_radius: int = 1

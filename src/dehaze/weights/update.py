@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dehaze.errors import DehazeError, ModelError
 from dehaze.parts import part_path
@@ -26,7 +26,7 @@ from dehaze.weights.checkpoint import (
     sha256_of,
     write_atomically,
 )
-from dehaze.weights.manifest import BUNDLED_DIRECTORY, manifest_path
+from dehaze.weights.manifest import BUNDLED_DIRECTORY, Role, Source, manifest_path
 
 EDITORIAL = ("source", "repository", "revision", "file", "role", "description")
 """Fields of an entry that people write."""
@@ -65,6 +65,34 @@ def _check(header: Header, path: Path) -> None:
                 f"{path} has metrics '{on}' without the figures and the command that measured them",
                 'write them as {"SOTS indoor": {"psnr": 30.0, "command": "dehaze bench ..."}} with --metrics',
             )
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """Read what people wrote of the manifest, and all the rest of it.
+
+    Raises:
+        ModelError: It cannot be read, or an entry lacks or has wrong what people write.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        default, models = manifest["default"], manifest["models"]
+        if default is not None and not isinstance(default, str):
+            raise ValueError("default must be a model's name or null")
+        for name, entry in models.items():
+            _check_words(name, entry)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else f"is damaged: {error}"
+        raise ModelError(f"{path} {what}", "put it right by hand, or go back to the committed one") from error
+    return dict(manifest)
+
+
+def _check_words(name: str, entry: dict[str, Any]) -> None:
+    sources, roles = get_args(Source), get_args(Role)
+    needed = EDITORIAL if entry["source"] == "hub" else ("source", "file", "role", "description")
+    if missing := [key for key in needed if not (isinstance(entry.get(key), str) and entry[key])]:
+        raise ValueError(f"{name} needs text as its {missing[0]}")
+    if entry["source"] not in sources or entry["role"] not in roles:
+        raise ValueError(f"{name}: source must be of {', '.join(sources)}, role of {', '.join(roles)}")
 
 
 def refreshed(manifest: dict[str, Any], weights: Path = BUNDLED_DIRECTORY) -> dict[str, Any]:
@@ -186,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", nargs="?", type=Path, help="a .safetensors file to bundle")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the manifest is stale")
     parser.add_argument("--name", help="model name (default: the checkpoint's)")
-    parser.add_argument("--role", choices=("general", "benchmark"), help="benchmark: trained on ITS alone")
+    parser.add_argument("--role", choices=get_args(Role), help="benchmark: trained on ITS alone")
     parser.add_argument("--description", help="one sentence for people")
     parser.add_argument("--licence", help="terms of the weights, stored in the checkpoint")
     parser.add_argument(
@@ -236,8 +264,8 @@ def main(arguments: Sequence[str] | None = None, *, weights: Path = BUNDLED_DIRE
     if not options.checkpoint and any(v for k, v in vars(options).items() if k != "check"):
         parser.error("there is no checkpoint that this could be said of: name its file")
     path = manifest_path()
-    before = json.loads(path.read_text(encoding="utf-8"))
     try:
+        before = _written(path)
         chosen = add(before, options, weights) if options.checkpoint else before
         after = refreshed(chosen, weights)
     except DehazeError as error:
