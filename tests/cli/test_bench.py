@@ -52,6 +52,17 @@ def test_a_table_for_people_on_stdout(model: str, capsys: pytest.CaptureFixture[
     assert "2 x multiply-accumulates" in shown
 
 
+def test_what_is_named_twice_is_measured_once(
+    model: str, indoor: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = ["--size", "64x48", "--size", "64x48", "--data", str(indoor), "--data", f"{indoor}/../indoor"]
+    flags = ["--no-startup", "--no-references", "--seconds", "0", "--limit", "1", "--json"]
+    assert main(["bench", "-m", model, *twice, *flags]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["quality"]) == 1
+    assert len({(row["width"], row["height"]) for row in report["cost"]}) == len(report["cost"]) == 1
+
+
 def test_json_alone_on_stdout_is_a_report(
     model: str, indoor: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,7 +160,9 @@ def test_a_small_tolerance_is_not_rounded_away(
 def test_tables_need_no_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     flags = ["--csv", str(tmp_path / "t.csv"), "--html", str(tmp_path / "t.html")]
     assert main(["bench", "--table", "1", "--table", "3", *flags]) == 0
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
+    assert f"wrote {tmp_path / 't.csv'}" in said
+    assert f"wrote {tmp_path / 't.html'}" in said
     assert "Table 1" in shown
     assert "Table 3" in shown
     assert next(line for line in shown.splitlines() if line.startswith("MC-FSRCNN")).split()[1:4] == [
@@ -210,6 +223,8 @@ def test_bad_requests(
         ["--device", "banana"],
         ["-m", "student"],
         ["--video", "a.mp4"],
+        ["--size", "64x48"],
+        ["--limit", "3"],
     ],
 )
 def test_tables_do_not_ignore_what_they_cannot_do(extra: list[str]) -> None:

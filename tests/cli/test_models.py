@@ -109,6 +109,11 @@ def test_verify_of_a_named_model_that_is_not_here_fails(
     assert "dehaze models pull" in capsys.readouterr().err
 
 
+def test_verify_of_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "verify", "--json", str(tmp_path / "gone.safetensors")]) == 4
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["state"] == "missing"
+
+
 def test_an_unknown_name_lists_the_choices(bundled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "path", "smal"]) == 4
     err = capsys.readouterr().err

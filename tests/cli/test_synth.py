@@ -118,6 +118,7 @@ def test_a_full_disk_names_the_file(
         (["--procedural", "1", "--test", "2"], 2, "--test is 2 but there are 1 scenes"),
         (["--procedural", "1", "--size", "64x48", "--border", "24"], 2, "--border 24 leaves nothing"),
         (["--textures", "."], 2, "--textures only serves --procedural"),
+        (["--clear", ".", "--depth", ".", "--size", "64x48"], 2, "--size only serves --procedural"),
         (["--clear", "nowhere", "--depth", "nowhere"], 1, "no folder at nowhere"),
     ],
 )

@@ -403,6 +403,8 @@ def test_push_refusals(hub: Hub, client: Client, weights: bytes, tmp_path: Path)
     checkpoint = tmp_path / FILE
     checkpoint.write_bytes(weights)
     assert_refused(client("push", REPO, str(checkpoint), "--yes"), "needs a token", "hf auth login")
+    offline = client("push", REPO, str(checkpoint), "--yes", HF_TOKEN=TOKEN, HF_HUB_OFFLINE="1")
+    assert_refused(offline, "needs a network", "unset")
     hub.add(REPO, {})
     hub.writes_allowed = False
     refused = client("push", REPO, str(checkpoint), "--yes", HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1")

@@ -207,10 +207,19 @@ def bench(
     outputs = Outputs(csv, markdown, plot, html)
     outputs.check(plottable=bool(data) and cost and not tables, overwrite=overwrite)
     if tables:
-        if against or data or models or video:
+        measuring = {
+            "--model": models,
+            "--data": data,
+            "--limit": limit,
+            "--size": sizes,
+            "--video": video,
+            "--duration": duration,
+            "--against": against,
+        }
+        if useless := [option for option, value in measuring.items() if value is not None]:
             raise UsageError(
                 "--table shows figures that are there already and measures none",
-                "leave --model, --data, --video and --against away",
+                f"leave {' and '.join(useless)} away",
             )
         show_tables(out, tables, device, outputs)
         return
@@ -218,15 +227,15 @@ def bench(
     from dehaze.bench.session import Plan
 
     working = opt.resolution(resolution)
-    pictures = [opt.size(text, example=DEFAULT_SIZE) for text in sizes or [DEFAULT_SIZE]]
+    pictures = dict.fromkeys(opt.size(text, example=DEFAULT_SIZE) for text in sizes or [DEFAULT_SIZE])
     plan = Plan(
         models=models or [None],
         references=references,
         device=device,
         precision=precision,
         resolution=working,
-        cost=CostSettings(pictures, batch_size, seconds, working, startup) if cost else None,
-        data=data or [],
+        cost=CostSettings(list(pictures), batch_size, seconds, working, startup) if cost else None,
+        data=list({root.resolve(): root for root in data or []}.values()),
         channel=channel,
         limit=limit,
         video=video,
@@ -295,6 +304,8 @@ def show_tables(out: Output, numbers: list[int], device: str, outputs: Outputs) 
         show(out, [table_sheet(table) for table in filled])
     out.record({"tables": [asdict(table) for table in filled]})
     outputs.write_tables(filled)
+    for path in outputs.paths:
+        out.line(f"wrote {path}")
 
 
 def show(out: Output, found: list[Sheet]) -> None:

@@ -168,7 +168,8 @@ def verify(
     for verdict in verdicts:
         out.record(asdict(verdict))
         out.line(f"{verdict.state:<15} {verdict.name}: {verdict.detail}")
-    wrong = [v for v in verdicts if v.state == "damaged" or (names and v.state == "not downloaded")]
+    bad = ("damaged", "missing", "not downloaded") if names else ("damaged", "missing")
+    wrong = [v for v in verdicts if v.state in bad]
     if wrong:
         raise ModelError(
             f"{len(wrong)} of {len(verdicts)} models are not as they should be: "

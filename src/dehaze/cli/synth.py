@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dehaze.data.synth import Layout, Shot
 
 SOURCE = "Where scenes come from"
+DEFAULT_SIZE = "620x460"
 
 
 def synth(
@@ -46,8 +47,14 @@ def synth(
         ),
     ] = None,
     size: Annotated[
-        str, typer.Option(metavar="WxH", rich_help_panel=SOURCE, help="Size of rendered scenes.")
-    ] = "620x460",
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            rich_help_panel=SOURCE,
+            show_default=DEFAULT_SIZE,
+            help="Size of rendered scenes.",
+        ),
+    ] = None,
     textures: Annotated[
         Path | None,
         typer.Option(
@@ -127,7 +134,7 @@ def _shots(
     clear: Path | None,
     depth: Path | None,
     procedural: int | None,
-    size: str,
+    size: str | None,
     textures: Path | None,
     seed: int,
     border: int,
@@ -138,11 +145,12 @@ def _shots(
     if procedural is not None:
         if clear or depth:
             raise UsageError("--procedural makes its own scenes: leave --clear and --depth away")
-        width, height = opt.size(size, least=32, example="620x460")
+        width, height = opt.size(size or DEFAULT_SIZE, least=32, example=DEFAULT_SIZE)
         check_border(border, height, width)
         return shots_from_scenes(procedural, (height, width), seed, textures)
-    if textures:
-        raise UsageError("--textures only serves --procedural")
+    for option, given in (("--textures", textures), ("--size", size)):
+        if given:
+            raise UsageError(f"{option} only serves --procedural")
     if not clear or not depth:
         raise UsageError(
             "nothing to make haze from: expected --clear DIR with --depth DIR, or --procedural N",

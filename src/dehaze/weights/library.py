@@ -16,7 +16,7 @@ from dehaze.weights.manifest import ModelEntry, bundled_path, default_entry, rea
 if TYPE_CHECKING:
     from dehaze.weights.hub import Address, Progress
 
-State = Literal["ok", "damaged", "unknown", "not downloaded"]
+State = Literal["ok", "damaged", "missing", "unknown", "not downloaded"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Verdict:
 
     Attributes:
         name: Its name, path or address.
-        state: `ok`; `damaged`, the file is not what it should be; `unknown`, a checkpoint that loads, but
-            whose checksum stands nowhere; or `not downloaded`.
+        state: `ok`; `damaged`, the file is not what it should be; `missing`, there is none; `unknown`, a
+            checkpoint that loads, but whose checksum stands nowhere; or `not downloaded`.
         detail: Why, in a few words; the checksum if all is well.
     """
 
@@ -192,7 +192,8 @@ def verify(name: str) -> Verdict:
     try:
         return _compare(called, _local(model), expected)
     except ModelError as error:
-        return Verdict(called, "damaged", error.message)
+        there = not isinstance(model, Path) or model.exists()
+        return Verdict(called, "damaged" if there else "missing", error.message)
 
 
 def _compare(name: str, path: Path | None, expected: str) -> Verdict:

@@ -46,9 +46,9 @@ def plan(repository: str, checkpoint: Path, *, public: bool = False) -> Plan:
         public: Whether a repository that has to be created is to be public.
 
     Raises:
-        ModelError: Not a checkpoint that loads, no token, or the Hub refuses.
+        ModelError: Not a checkpoint that loads, no token, no network, or the Hub refuses.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import HfApi, constants, get_token
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     from dehaze.models import count_parameters
@@ -58,6 +58,8 @@ def plan(repository: str, checkpoint: Path, *, public: bool = False) -> Plan:
     address = parse(f"hf://{repository}/{checkpoint.name}")
     model, header = load_checkpoint(checkpoint)
     header = replace(header, parameters=count_parameters(model))
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError("sending to the Hub needs a network, and HF_HUB_OFFLINE forbids one", "unset it")
     if get_token() is None:
         raise ModelError(
             "sending to the Hub needs a token with write permission",
