@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -29,7 +30,7 @@ class Toy(nn.Module):
         self.seen: list[tuple[int, ...]] = []
 
     def __deepcopy__(self, memo: object) -> Toy:  # the dehazer's copy reports to the test's own list
-        twin = Toy()
+        twin = type(self)()
         twin.seen = self.seen
         return twin
 
@@ -175,6 +176,42 @@ def test_the_checkpoint_says_what_of_a_picture_the_working_copy_shows() -> None:
         np.testing.assert_array_equal(dehaze.working_copy(pixels), guide)
         expected = fit(guide, dehaze.network(guide[None])[0], noise=noise)
         np.testing.assert_allclose(dehaze.estimate(pixels).offset, expected.offset, atol=1e-6)
+
+
+class Shifted(Toy):
+    """Answers that depend on where a pixel lies, so that a mirrored look differs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 0.1 * torch.linspace(0, 1, x.shape[3])
+
+
+@pytest.mark.parametrize("second", [20, 40, 50])
+def test_the_checkpoint_says_whether_the_mirrored_picture_is_looked_at_too(second: int) -> None:
+    """The mean of both looks' maps, the smaller of them enlarged as in use."""
+    pixels, noise = _random(60, 80, np.float32), noise_variance(_random(60, 80, np.float32))
+    dehaze = Dehazer(Shifted(), Header("toy", "toy", working_size=40, second_look=second), device="cpu")
+    looks = [(30, 40), (second * 3 // 4 if second != 50 else 38, second)]
+    assert dehaze.looks(60, 80) == looks
+    parts = []
+    for (height, width), step in zip(looks, (1, -1), strict=True):
+        guide = shrink(pixels, height, width)
+        answer = dehaze.network(np.ascontiguousarray(guide[:, ::step])[None])[0][:, ::step]
+        part = fit(guide, answer, noise=noise)
+        size = max(looks)[::-1]
+        parts.append([cv2.resize(values, size) for values in (part.gain, part.offset)])
+    found = dehaze.estimate(pixels)
+    np.testing.assert_allclose(found.gain, (parts[0][0] + parts[1][0]) / 2, atol=1e-6)
+    np.testing.assert_allclose(found.offset, (parts[0][1] + parts[1][1]) / 2, atol=1e-6)
+    once = Dehazer(Shifted(), Header("toy", "toy", working_size=40), device="cpu").estimate(pixels)
+    assert np.abs(once.offset - found.offset[: once.offset.shape[0], : once.offset.shape[1]]).max() > 0.01
+
+
+def test_there_is_no_second_look_where_it_would_not_serve() -> None:
+    header = Header("toy", "toy", working_size=40, second_look=30)
+    assert Dehazer(Toy(), header, device="cpu").looks(30, 40) == [(30, 40)]
+    for resolution, shape in ((20, (15, 20)), ("full", (60, 80))):
+        dehaze = Dehazer(Toy(), header, device="cpu", resolution=resolution)  # type: ignore[arg-type]
+        assert dehaze.looks(60, 80) == [shape]
 
 
 class Squared:

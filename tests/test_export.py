@@ -100,6 +100,20 @@ def test_the_working_copy_of_darkest_places_is_in_the_file(full: Path, tmp_path:
     check_onnx(tmp_path / "dark.onnx", random_network("lite"), header)
 
 
+@pytest.mark.parametrize("second", [24, 40, 56])
+def test_the_second_look_is_in_the_file(full: Path, tmp_path: Path, second: int) -> None:
+    header = replace(_header("lite"), second_look=second, reduction="darkest")
+    export_onnx(random_network("lite"), header, tmp_path / "twice.onnx")
+    dehaze = Dehazer(random_network("lite"), header, device="cpu")
+    rng = np.random.default_rng(0)
+    for size in [*SIZES, (47, 50), (40 * 6, 40 * 5 + 1)]:
+        hazy = np.clip(waves(*size, np.float32) + rng.normal(0, 0.1, (*size, 3)), 0, 1).astype(np.float32)
+        np.testing.assert_allclose(_run(tmp_path / "twice.onnx", hazy), dehaze(hazy), atol=1e-4)
+    once = Dehazer(random_network("lite"), replace(header, second_look=None), device="cpu")
+    assert np.abs(once(hazy) - dehaze(hazy)).max() > 0.005
+    check_onnx(tmp_path / "twice.onnx", random_network("lite"), header)
+
+
 @pytest.mark.parametrize("architecture", ["lite", "student", "aod-net"])
 def test_network_alone_answers_as_in_pytorch(architecture: str, tmp_path: Path) -> None:
     path, model = tmp_path / "network.onnx", random_network(architecture)

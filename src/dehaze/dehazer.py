@@ -22,6 +22,7 @@ from dehaze.upsample import (
     Pixels,
     apply,
     fit,
+    mean,
     no_answer,
     noise_variance,
     restrain,
@@ -87,6 +88,9 @@ class Dehazer:
 
     The network looks at a working copy; what it did there is transferred to every pixel
     (`dehaze.upsample`). A picture no larger than the working copy gets the network's own answer.
+    Where the checkpoint asks for a second look, the network looks once more, at a mirrored copy of another
+    size, and the mean of both is transferred: self-ensemble, as in Timofte et al., "Seven Ways to Improve
+    Example-Based Single Image Super Resolution", 2016.
 
     Args:
         model: A dehazing network from `dehaze.models`, copied, so the caller's stays as it is; or an exported
@@ -96,8 +100,8 @@ class Dehazer:
             arrays ``auto`` is the CPU.
         precision: ``auto`` is fp32 but on CUDA, where it is fp16 if the network allows; the other kinds
             compute in fp32.
-        resolution: Long side of the working copy in pixels; ``auto`` for the size the network was trained
-            for (1280 if it states none), ``full`` to run it on every pixel.
+        resolution: Long side of the working copy in pixels, looked at once; ``auto`` for the size the network
+            was trained for (1280 if it states none), ``full`` to run it on every pixel.
         tile: Side in pixels of the tiles that ``full`` cuts the picture into; ``off`` for never, ``auto`` for
             tiles only where the whole does not fit in memory.
 
@@ -127,6 +131,7 @@ class Dehazer:
         self._network = prepare(model, header.name, device=device, precision=precision)
         self._resolution, self._tile = resolution, tile
         self._transfer_radius, self._reduction = header.transfer_radius, header.reduction
+        self._second_look = header.second_look if resolution == "auto" else None
         self.info = Info(
             header.name,
             header.architecture,
@@ -181,13 +186,40 @@ class Dehazer:
             UsageError: The pixels have another shape or type.
         """
         _check_pixels(pixels)
-        guide = self.working_copy(pixels)
-        answer = self._answer(guide, colour)
-        return fit(guide, answer, radius=self._transfer_radius, noise=noise_variance(pixels))
+        noise = noise_variance(pixels)
+        first, *second = self.looks(*pixels.shape[:2])
+        affine = self._look(pixels, first, colour, noise)
+        for shape in second:
+            affine = mean(affine, self._look(pixels, shape, colour, noise, mirrored=True))
+        return affine
+
+    def _look(
+        self,
+        pixels: Pixels,
+        shape: tuple[int, int],
+        colour: Colour | None,
+        noise: float,
+        *,
+        mirrored: bool = False,
+    ) -> LocalAffine:
+        guide = reduce(pixels, *shape, self._reduction)
+        turn = slice(None, None, -1 if mirrored else 1)
+        answer = self._answer(np.ascontiguousarray(guide[:, turn]), colour)[:, turn]
+        return fit(guide, answer, radius=self._transfer_radius, noise=noise)
 
     def working_copy(self, pixels: Pixels) -> Map:
-        """What the network looks at, in the pixels' own colour space: (H, W, 3) -> (h, w, 3) in [0, 1]."""
+        """What the network sees at first, in the pixels' own colour space: (H, W, 3) -> (h, w, 3) in [0, 1]."""
         return reduce(pixels, *self.working_shape(*pixels.shape[:2]), self._reduction)
+
+    def looks(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Height and width of each working copy of a picture; the second, if any, is looked at mirrored.
+
+        There is no second where the first is the picture itself.
+        """
+        first = self.working_shape(height, width)
+        if self._second_look is None or first == (height, width):
+            return [first]
+        return [first, _fitted(height, width, self._second_look)]
 
     def working_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the working copy of a picture: the picture's own if it is small enough."""
@@ -196,10 +228,7 @@ class Dehazer:
         size = self._resolution
         if size == "auto":
             size = self.info.working_size or FALLBACK_WORKING_SIZE
-        longest = max(height, width)
-        if longest <= size:
-            return height, width
-        return max(round(height * size / longest), 1), max(round(width * size / longest), 1)
+        return _fitted(height, width, size)
 
     def network(self, batch: Map) -> Map:
         """Run the network alone: sRGB (N, h, w, 3) in [0, 1] -> (N, h, w, 3), finite but not clamped.
@@ -331,6 +360,14 @@ def _check_pixels(pixels: Pixels) -> None:
         raise UsageError(f"pixels have shape {pixels.shape}; expected (height, width, 3)")
     if pixels.dtype.name not in ("uint8", "uint16", "float32"):
         raise UsageError(f"pixels are {pixels.dtype}; expected uint8, uint16 or float32")
+
+
+def _fitted(height: int, width: int, size: int) -> tuple[int, int]:
+    """A picture's shape reduced to a long side; its own if that is no longer."""
+    longest = max(height, width)
+    if longest <= size:
+        return height, width
+    return max(round(height * size / longest), 1), max(round(width * size / longest), 1)
 
 
 def _as_float(pixels: Pixels) -> Map:

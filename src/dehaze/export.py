@@ -59,34 +59,54 @@ class FullResolution(nn.Module):
         working_size: Long side of its working copy in pixels.
         radius: See `dehaze.upsample.fit`.
         reduction: See `dehaze.working_copy.reduce`.
+        second_look: Long side at which it looks at the mirrored picture, too; None for one look.
     """
 
     def __init__(
-        self, model: nn.Module, working_size: int, radius: int, reduction: Reduction = "mean"
+        self,
+        model: nn.Module,
+        working_size: int,
+        radius: int,
+        reduction: Reduction = "mean",
+        second_look: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.working_size = working_size
         self.radius = radius
         self.reduction = reduction
+        self.second_look = second_look
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(1, 3, H, W) -> (1, 3, H, W)."""
-        size = torch._shape_as_tensor(pixels)[
-            2:
-        ]  # as a tensor: Python numbers would be frozen into the graph
-        longest = size.max()
-        small = torch.minimum(longest, torch.tensor(self.working_size))
-        height, width = torch.round(size * small / longest).long().clamp(min=1).unbind()
-        guide = _shrink(pixels, size, height, width)  # (1, 3, h, w)
-        if self.reduction == "darkest":
-            guide = torch.where(small == longest, guide, _darkest(pixels, size, height, width))
-        answer = _restrain(self.model(guide), guide)
-        gain, offset = _fit(guide, answer, self.radius, _noise_variance(pixels, size))
-        own = small == longest  # the working copy is the picture: gain 0, the answer as offset
-        gain = torch.where(own, torch.zeros_like(gain), gain)
+        # As a tensor: Python numbers would be frozen into the graph.
+        size = torch._shape_as_tensor(pixels)[2:]
+        noise = _noise_variance(pixels, size)
+        own = size.max() <= self.working_size
+        answer, gain, offset = self._look(pixels, size, self.working_size, noise)
+        if self.second_look is not None:
+            _, *second = self._look(pixels, size, self.second_look, noise, mirrored=True)
+            larger = gain if self.working_size >= self.second_look else second[0]
+            both = zip((gain, offset), second, strict=True)
+            gain, offset = ((_enlarge(a, larger) + _enlarge(b, larger)) / 2 for a, b in both)
+            answer = _enlarge(answer, larger)
+        gain = torch.where(own, torch.zeros_like(gain), gain)  # the answer is the whole picture's
         offset = torch.where(own, answer, offset)
         return (pixels * _enlarge(gain, pixels) + _enlarge(offset, pixels)).clamp(0, 1)
+
+    def _look(
+        self, pixels: Tensor, size: Tensor, working_size: int, noise: Tensor, *, mirrored: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Answer, gain and offset, (1, 3, h, w) each."""
+        longest = size.max()
+        small = torch.minimum(longest, torch.tensor(working_size))
+        height, width = torch.round(size * small / longest).long().clamp(min=1).unbind()
+        guide = _shrink(pixels, size, height, width)
+        if self.reduction == "darkest":
+            guide = torch.where(small == longest, guide, _darkest(pixels, size, height, width))
+        answer = self.model(guide.flip(3)).flip(3) if mirrored else self.model(guide)
+        answer = _restrain(answer, guide)
+        return answer, *_fit(guide, answer, self.radius, noise)
 
 
 def _shrink(pixels: Tensor, size: Tensor, height: Tensor, width: Tensor) -> Tensor:
@@ -249,7 +269,9 @@ def _module(model: nn.Module, header: Header, part: Part) -> nn.Module:
     if part == "network":
         return network
     working_size = header.working_size or FALLBACK_WORKING_SIZE
-    return FullResolution(network, working_size, header.transfer_radius, header.reduction).eval()
+    return FullResolution(
+        network, working_size, header.transfer_radius, header.reduction, header.second_look
+    ).eval()
 
 
 def _traced(module: nn.Module) -> bytes:

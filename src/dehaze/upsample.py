@@ -154,6 +154,22 @@ def fit(
     return LocalAffine(gain.astype(np.float32), offset.astype(np.float32))
 
 
+def mean(one: LocalAffine, other: LocalAffine) -> LocalAffine:
+    """Average two maps of one picture; where their sizes differ, the smaller is enlarged bilinearly.
+
+    Args:
+        one: (h, w, 3).
+        other: Of the same shape of picture, not smaller in one direction and larger in the other.
+    """
+    height, width = max(one.gain.shape[:2], other.gain.shape[:2])
+
+    def of(a: Map, b: Map) -> Map:
+        wide = (cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR) for part in (a, b))
+        return np.asarray(sum(wide) / np.float32(2), np.float32).reshape(height, width, -1)
+
+    return LocalAffine(of(one.gain, other.gain), of(one.offset, other.offset))
+
+
 def apply(
     pixels: Pixels, affine: LocalAffine, *, strength: float = 1.0, strip_rows: int = _STRIP_ROWS
 ) -> Pixels:

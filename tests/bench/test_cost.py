@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from dehaze.bench.probe import measure
 from dehaze.dehazer import from_name
 from dehaze.errors import DehazeError, ModelError, UsageError
 from dehaze.models import build
-from dehaze.weights.checkpoint import Header, save_checkpoint
+from dehaze.weights.checkpoint import Header, read_header, rewrite_header, save_checkpoint
 
 CPU = torch.device("cpu")
 QUICK = CostSettings(sizes=((64, 48),), seconds=0, startup=False)
@@ -90,6 +91,19 @@ def test_a_case_runs_the_whole_batch_at_the_working_size(checkpoints: dict[str, 
     dehazer.forward = lambda x: shapes.append(tuple(x.shape))
     assert list(network_case(dehazer, (64, 48), 4)()) == ["network"]
     assert shapes == [(4, 3, 36, 48)]
+
+
+def test_a_second_look_costs_as_much_as_it_does(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    path = Path(checkpoints["lite"])
+    rewrite_header(path, tmp_path / path.name, replace(read_header(path), second_look=32))
+    settings = CostSettings(sizes=((64, 48),), seconds=0, startup=False)
+    (row,), _ = measure_cost(gather([str(tmp_path / path.name)], references=False), settings, CPU)
+    assert row.gflops == pytest.approx((flops(build("lite"), 36, 48) + flops(build("lite"), 24, 32)) / 1e9)
+    dehazer = from_name(str(tmp_path / path.name), device="cpu")
+    shapes: list[tuple[int, ...]] = []
+    dehazer.forward = lambda x: shapes.append(tuple(x.shape))
+    network_case(dehazer, (64, 48), 4)()
+    assert shapes == [(4, 3, 36, 48), (4, 3, 24, 32)]
 
 
 def test_batches_are_counted_in_pictures(checkpoints: dict[str, str]) -> None:

@@ -129,6 +129,8 @@ GOOD: dict[str, object] = {"name": "a", "architecture": "lite", "format_version"
         {**GOOD, "working_size": -5},
         {**GOOD, "working_size": True},
         {**GOOD, "transfer_radius": 0},
+        {**GOOD, "second_look": 0},
+        {**GOOD, "second_look": "160"},
         {**GOOD, "transfer_radius": 33},
         {**GOOD, "transfer_radius": 1.5},
     ],
@@ -166,6 +168,8 @@ def test_readers_that_know_no_reduction_refuse_files_that_have_one(tmp_path: Pat
     assert read_header(path).format_version == 1
     save_checkpoint(path, {"a": torch.zeros(1)}, replace(HEADER, reduction="darkest"))
     assert read_header(path) == replace(HEADER, reduction="darkest", format_version=2)
+    save_checkpoint(path, {"a": torch.zeros(1)}, replace(HEADER, second_look=192))
+    assert read_header(path) == replace(HEADER, second_look=192, format_version=2)
 
 
 def test_a_header_with_fields_of_tomorrow_is_read(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ ENTRY = {
     "working_size": 160,
     "transfer_radius": 6,
     "reduction": "darkest",
+    "second_look": 192,
     "licence": "MIT",
     "data": {},
     "metrics": {"SOTS indoor": {"psnr": 30.5, "command": "dehaze bench --data SOTS"}},
@@ -107,6 +108,7 @@ def test_bundled_files_are_what_the_manifest_says(entry: ModelEntry) -> None:
         header = read_header(path)
         assert (header.architecture, header.working_size) == (entry.architecture, entry.working_size)
         assert header.transfer_radius == entry.transfer_radius
+        assert (header.reduction, header.second_look) == (entry.reduction, entry.second_look)
         assert (header.metrics, header.data, header.licence) == (entry.metrics, entry.data, entry.licence)
 
 

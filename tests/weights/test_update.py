@@ -101,6 +101,14 @@ def test_the_transfer_radius_can_be_set(shelf: Shelf, tmp_path: Path) -> None:
     assert shelf.values()["models"]["small"]["transfer_radius"] == 6
 
 
+def test_the_second_look_can_be_set_and_taken_back(shelf: Shelf, tmp_path: Path) -> None:
+    file = checkpoint(tmp_path / "run.safetensors")
+    assert shelf.update(file, *NEW, "--second-look", 192) == 0
+    assert load("small")[1].second_look == shelf.values()["models"]["small"]["second_look"] == 192
+    assert shelf.update(shelf.weights / "small.safetensors", "--second-look", 0) == 0
+    assert load("small")[1].second_look is shelf.values()["models"]["small"]["second_look"] is None
+
+
 def test_the_result_obeys_the_schema(shelf: Shelf, tmp_path: Path) -> None:
     shelf.update(checkpoint(tmp_path / "run.safetensors", metrics=METRICS), *NEW, "--default")
     schema = json.loads((Path(manifest.__file__).parent / "manifest.schema.json").read_text())

@@ -158,14 +158,17 @@ def _cases(contender: Contender, size: Size, batch: int) -> dict[str, Case]:
 
 
 def network_case(dehazer: Dehazer, size: Size, batch: int) -> Case:
-    """One call of the network alone, on tensors that lie on the device, for pictures of a size."""
-    height, width = dehazer.working_shape(size[1], size[0])
+    """The network alone, on tensors that lie on the device, for pictures of a size: a call for each look."""
     device = torch.device(dehazer.info.device)
-    x = torch.rand(batch, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
+    copies = [
+        torch.rand(batch, 3, *look, device=device).contiguous(memory_format=torch.channels_last)
+        for look in dehazer.looks(size[1], size[0])
+    ]
 
     def run() -> Laps:
         watch = Stopwatch(lambda: synchronize(device))
-        dehazer.forward(x)
+        for x in copies:
+            dehazer.forward(x)
         watch.lap("network")
         return watch.laps
 
@@ -215,7 +218,8 @@ def _row(
     )
     if contender.dehazer is None:
         return row
-    height, width = contender.dehazer.working_shape(size[1], size[0])
+    looks = contender.dehazer.looks(size[1], size[0])
+    height, width = looks[0]
     return dataclasses.replace(
         row,
         working_width=width,
@@ -223,7 +227,7 @@ def _row(
         precision=contender.dehazer.info.precision,
         parameters=contender.dehazer.info.parameters,
         bytes=contender.bytes,
-        gflops=flops(contender.model, height, width) / 1e9 if contender.model is not None else None,
+        gflops=None if contender.model is None else sum(flops(contender.model, *at) for at in looks) / 1e9,
         network=times[contender.name, size, "network"]["network"],
     )
 

@@ -424,6 +424,7 @@ class Trainer:
             working_size=self.recipe.working_size or None,
             transfer_radius=self.recipe.transfer_radius,
             reduction=self.recipe.reduction,
+            second_look=self.recipe.second_look or None,
             parameters=count_parameters(model),
             recipe=self.recipe.to_dict() | {"step": self.progress.step, "steps": self.steps},
             data=self.options.data | {"identity": self.source.identity},

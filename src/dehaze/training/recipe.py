@@ -129,6 +129,8 @@ class Recipe:
         precision: ``fp32``; or ``bf16``, autocast where the device has such arithmetic (`dehaze.device`).
         working_size: Long side the finished network works at; 0 for any (None in the checkpoint).
         reduction: How ``whole`` pictures are reduced, in training as in use (`dehaze.working_copy.reduce`).
+        second_look: Long side at which the finished network looks at the mirrored picture, too; 0 for one
+            look alone (None in the checkpoint).
         transfer_radius: Radius in working pixels over which its answers are averaged (`dehaze.upsample.fit`).
         validate_every: Steps between validations.
         seed: Seed of weights and batches.
@@ -155,6 +157,7 @@ class Recipe:
     precision: Literal["fp32", "bf16"] = "fp32"
     working_size: int = 160
     reduction: Reduction = "mean"
+    second_look: int = 0
     transfer_radius: int = 1
     validate_every: int = 500
     seed: int = 0
@@ -302,11 +305,13 @@ def _check(recipe: Recipe) -> None:
         raise UsageError("seed must be from 0 to 2^63 - 1")
     if Path(recipe.name).name != recipe.name or recipe.name in ("", ".."):
         raise UsageError(f"name is '{recipe.name}': expected one that can be a file's")
-    if min(optimiser.clip, optimiser.warmup, optimiser.weight_decay, guide.weight, recipe.working_size) < 0:
+    if min(optimiser.clip, optimiser.warmup, optimiser.weight_decay, guide.weight) < 0:
         raise UsageError(
-            "working_size, optimiser.clip, optimiser.warmup, optimiser.weight_decay and distillation.weight "
-            "cannot be negative"
+            "optimiser.clip, optimiser.warmup, optimiser.weight_decay and distillation.weight cannot be "
+            "negative"
         )
+    if min(recipe.working_size, recipe.second_look) < 0:
+        raise UsageError("working_size and second_look cannot be negative")
     if not 1 <= recipe.transfer_radius <= MAX_TRANSFER_RADIUS:
         raise UsageError(f"transfer_radius must be from 1 to {MAX_TRANSFER_RADIUS}")
     if recipe.validate_every < 1 or optimiser.decay_epochs < 1:

@@ -42,6 +42,7 @@ def card(header: Header, address: str, sha256: str) -> str:
         f"| Working long side | {size} |",
         f"| Transfer radius | {header.transfer_radius} |",
         f"| Working copy | {header.reduction} of each cell |",
+        f"| Second look | {f'mirrored, at {header.second_look} pixels' if header.second_look else 'none'} |",
         f"| Licence | {header.licence or 'not stated'} |",
         f"| Source commit | `{header.source_commit or 'unknown'}` |",
         f"| sha256 | `{sha256}` |",

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 """Raised when a reader of today could misunderstand a file of tomorrow.
 
-1: all but `Header.reduction`, of which its readers know nothing: they take the mean. 2: with it.
+1: all but `Header.reduction` and `Header.second_look`, of which its readers know nothing: they take the mean
+and look once. 2: with them.
 """
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024
@@ -53,6 +54,8 @@ class Header:
         transfer_radius: Radius in working pixels of the windows over which its answers are averaged on their
             way to full resolution (`dehaze.upsample.fit`), 1 to `MAX_TRANSFER_RADIUS`.
         reduction: How a picture becomes its working copy (`dehaze.working_copy.reduce`).
+        second_look: Long side in pixels at which the mirrored picture is looked at, too
+            (`dehaze.dehazer.Dehazer`); None for one look alone.
         parameters: Number of learned values.
         recipe: The resolved training recipe.
         data: What it was trained on: names, counts, licences.
@@ -60,7 +63,7 @@ class Header:
         source_commit: Commit of the code that trained it; empty if unknown.
         licence: Terms of the weights.
         format_version: Oldest version of the format whose readers understand the file, or a later one;
-            at least 2 is written where the reduction is not the mean.
+            2 at least is written where readers of 1 would do something else.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Header:
     working_size: int | None = None
     transfer_radius: int = 1
     reduction: Reduction = "mean"
+    second_look: int | None = None
     parameters: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -150,7 +154,7 @@ def check_dehazes(header: Header) -> None:
 
 def header_json(header: Header) -> str:
     """A header as files store it."""
-    least = 1 if header.reduction == "mean" else 2
+    least = 1 if header.reduction == "mean" and header.second_look is None else 2
     return json.dumps({**asdict(header), "format_version": max(least, header.format_version)}, sort_keys=True)
 
 
@@ -182,10 +186,11 @@ def parse_header(path: Path, text: str) -> Header:
 
 def _check_types(header: Header) -> None:
     """Refuse values that code which trusts the annotations would stumble over."""
-    standard = Header("", "", working_size=1)
+    sizes = ("working_size", "second_look")
+    standard = Header("", "", working_size=1, second_look=1)
     for name, value in vars(header).items():
-        fits = type(value) is type(getattr(standard, name)) or (name == "working_size" and value is None)
-        if not fits or (name == "working_size" and value is not None and value < 1):
+        fits = type(value) is type(getattr(standard, name)) or (name in sizes and value is None)
+        if not fits or (name in sizes and value is not None and value < 1):
             raise ValueError(f"its {name} is {value!r:.40}")
     if not 1 <= header.transfer_radius <= MAX_TRANSFER_RADIUS:
         raise ValueError(f"its transfer_radius is {header.transfer_radius!r:.40}")

@@ -44,6 +44,7 @@ class ModelEntry:
         working_size: Long side in pixels of the pictures the network was trained on; None if any size does.
         transfer_radius: Radius in working pixels of the windows over which its answers are averaged.
         reduction: What of a picture its working copy shows: the `mean` of each cell or its `darkest` place.
+        second_look: Long side in pixels at which the mirrored picture is looked at, too; None for one look.
         data: What it was trained on, as its checkpoint says.
         metrics: What was measured on -> figures and the command that measured them.
         repository: `owner/name` on the Hub; empty for bundled models.
@@ -64,6 +65,7 @@ class ModelEntry:
     working_size: int | None = None
     transfer_radius: int = 1
     reduction: Reduction = "mean"
+    second_look: int | None = None
     data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     repository: str = ""

@@ -50,6 +50,7 @@ def measure(path: Path) -> dict[str, Any]:
         "working_size": header.working_size,
         "transfer_radius": header.transfer_radius,
         "reduction": header.reduction,
+        "second_look": header.second_look,
         "licence": header.licence,
         "data": header.data,
         "metrics": header.metrics,
@@ -139,6 +140,8 @@ def add(manifest: dict[str, Any], options: argparse.Namespace, weights: Path) ->
         header = replace(header, data={**header.data, "names": options.data_name})
     if options.transfer_radius:
         header = replace(header, transfer_radius=options.transfer_radius)
+    if options.second_look is not None:
+        header = replace(header, second_look=options.second_look or None)
     if options.metrics:
         header = replace(header, metrics=_figures_in(options.metrics))
     for path in options.report:
@@ -231,6 +234,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="radius in working pixels that served validation best",
+    )
+    parser.add_argument(
+        "--second-look",
+        type=int,
+        metavar="N",
+        help="long side in pixels at which the mirrored picture is looked at, too; 0 for one look alone",
     )
     parser.add_argument("--metrics", type=Path, help="JSON of figures and commands, stored in the checkpoint")
     parser.add_argument(
