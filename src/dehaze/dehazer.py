@@ -208,7 +208,7 @@ class Dehazer:
         return fit(guide, answer, radius=self._transfer_radius, noise=noise)
 
     def working_copy(self, pixels: Pixels) -> Map:
-        """What the network sees at first, in the pixels' own colour space: (H, W, 3) -> (h, w, 3) in [0, 1]."""
+        """What the network sees first, in the pixels' own colour space: (H, W, 3) -> (h, w, 3) in [0, 1]."""
         return reduce(pixels, *self.working_shape(*pixels.shape[:2]), self._reduction)
 
     def looks(self, height: int, width: int) -> list[tuple[int, int]]:
