@@ -95,6 +95,9 @@ def test_the_working_copy_of_darkest_places_is_in_the_file(full: Path, tmp_path:
     for size in [*SIZES, (40 * 6, 40 * 5 + 1)]:
         hazy = np.clip(waves(*size, np.float32) + rng.normal(0, 0.1, (*size, 3)), 0, 1).astype(np.float32)
         np.testing.assert_allclose(_run(tmp_path / "dark.onnx", hazy), dehaze(hazy), atol=1e-4)
+    faint = np.rint(180 + 20 * waves(300, 420, np.float32) + rng.normal(0, 1, (300, 420, 3))).astype(np.uint8)
+    from_bytes, answer = dehaze(faint), _run(tmp_path / "dark.onnx", faint / np.float32(255))
+    np.testing.assert_allclose(255 * answer, from_bytes, atol=0.6)
     mean, dark = (_run(path, hazy) for path in (full, tmp_path / "dark.onnx"))
     assert np.abs(mean - dark).max() > 0.005
     check_onnx(tmp_path / "dark.onnx", random_network("lite"), header)

@@ -66,6 +66,17 @@ def test_a_cell_of_few_pixels_shows_one_of_its_own(height: int, width: int) -> N
         np.testing.assert_array_equal(copy, pixels)
 
 
+@pytest.mark.parametrize("shape", [(300, 420), (90, 110), (41, 160)])
+def test_a_picture_looks_the_same_in_any_type(shape: tuple[int, int]) -> None:
+    """Faint contrast, where many places of a cell differ by less than a level or not at all."""
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.uniform(180, 200, (12, 16, 3)).astype(np.float32), shape[::-1])
+    bytes_ = np.rint(smooth + rng.normal(0, 1, (*shape, 3))).astype(np.uint8)
+    expected = reduce(bytes_, 20, 28, "darkest")
+    for same in (bytes_.astype(np.uint16) * 257, bytes_ / np.float32(255)):
+        np.testing.assert_allclose(reduce(same, 20, 28, "darkest"), expected, atol=1e-6)
+
+
 def test_haze_and_reduction_can_trade_places() -> None:
     """Where transmission and a gray airlight are the same all over: reduce(I) = reduce(J) t + A (1 - t)."""
     clear = _random((60, 80, 3), np.float32)

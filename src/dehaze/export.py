@@ -27,7 +27,7 @@ from dehaze.version import __version__
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import write_atomically
 from dehaze.weights.exported import describe
-from dehaze.working_copy import PLACES
+from dehaze.working_copy import DARKNESS_STEPS, PLACES
 
 Part = Literal["network", "full"]
 
@@ -120,7 +120,8 @@ def _darkest(pixels: Tensor, size: Tensor, height: Tensor, width: Tensor) -> Ten
     fine = _shrink(pixels, size, rows, columns)
     fine = fine[:, :, _nearest(rows, PLACES * height)][..., _nearest(columns, PLACES * width)]
     channels = F.pixel_unshuffle(fine, PLACES).chunk(3, dim=1)  # each (1, places, h, w)
-    index = torch.minimum(torch.minimum(channels[0], channels[1]), channels[2]).argmin(dim=1, keepdim=True)
+    dark = torch.minimum(torch.minimum(channels[0], channels[1]), channels[2])
+    index = torch.round(DARKNESS_STEPS * dark).argmin(dim=1, keepdim=True)
     return torch.cat([channel.gather(1, index) for channel in channels], dim=1)
 
 

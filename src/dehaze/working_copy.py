@@ -8,8 +8,6 @@ copy wherever the transmission does not change within a cell.
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +15,13 @@ import numpy.typing as npt
 from dehaze.limits import Reduction
 from dehaze.upsample import Map, Pixels, white
 
-Values = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
 PLACES = 4
 """A cell is looked at in 4 x 4 places for its darkest; where it has more pixels, in means of some of them."""
+
+DARKNESS_STEPS = 4096
+"""Steps in which darkness is compared: of places that differ by rounding alone, the first counts."""
 
 
 def reduce(pixels: Pixels, height: int, width: int, reduction: Reduction = "mean") -> Map:
@@ -39,7 +39,7 @@ def reduce(pixels: Pixels, height: int, width: int, reduction: Reduction = "mean
     if reduction == "mean":
         return shrink(pixels, height, width)
     seen = places(pixels, height, width)
-    return seen[darkest(seen, height, width)].astype(np.float32) / np.float32(white(pixels.dtype))
+    return seen[darkest(seen, height, width)]
 
 
 def shrink(pixels: Pixels, height: int, width: int) -> Map:
@@ -72,29 +72,28 @@ def shrink(pixels: Pixels, height: int, width: int) -> Map:
     return np.asarray(copy, np.float32).reshape(height, width, channels)
 
 
-def places(pixels: Values, height: int, width: int) -> Values:
+def places(pixels: Pixels, height: int, width: int) -> Map:
     """Average pixels down to the places at which the cells of a working copy are looked at.
 
     Args:
-        pixels: (H, W, C) uint8, uint16 or float32; C up to 4.
+        pixels: (H, W, C) uint8, uint16, or float32 in [0, 1]; C up to 4.
         height: Rows of cells, at most H.
         width: Columns of cells, at most W.
 
     Returns:
-        The same type, with at most `PLACES` times as many rows and columns as there are of cells.
+        (rows, columns, C) in [0, 1], at most `PLACES` times as many of either as there are of cells.
     """
     rows, columns = min(PLACES * height, pixels.shape[0]), min(PLACES * width, pixels.shape[1])
     if (rows, columns) == pixels.shape[:2]:
-        return pixels
-    small = cv2.resize(np.ascontiguousarray(pixels), (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(small).reshape(rows, columns, -1)
+        return np.asarray(pixels, np.float32) / np.float32(white(pixels.dtype))
+    return shrink(pixels, rows, columns)
 
 
-def darkest(seen: Values, height: int, width: int) -> tuple[Indices, Indices]:
+def darkest(seen: Map, height: int, width: int) -> tuple[Indices, Indices]:
     """Find the place of each cell whose darkest channel is darkest.
 
     Args:
-        seen: (rows, columns, 3): see `places`.
+        seen: (rows, columns, 3) in [0, 1]: see `places`.
         height: Rows of cells.
         width: Columns of cells.
 
@@ -102,7 +101,7 @@ def darkest(seen: Values, height: int, width: int) -> tuple[Indices, Indices]:
         Row and column of each cell's in `seen`, (height, width) each.
     """
     rows, columns = _nearest(seen.shape[0], PLACES * height), _nearest(seen.shape[1], PLACES * width)
-    dark = np.minimum(np.minimum(seen[..., 0], seen[..., 1]), seen[..., 2])
+    dark = np.rint(DARKNESS_STEPS * np.minimum(np.minimum(seen[..., 0], seen[..., 1]), seen[..., 2]))
     cells = dark[rows][:, columns].reshape(height, PLACES, width, PLACES).transpose(0, 2, 1, 3)
     down, across = np.divmod(cells.reshape(height, width, PLACES**2).argmin(2), PLACES)
     down, across = down + PLACES * np.arange(height)[:, None], across + PLACES * np.arange(width)

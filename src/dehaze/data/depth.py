@@ -435,7 +435,9 @@ def cover(
 def _darkest(picture: Bytes, depths: Bytes, height: int, width: int) -> tuple[Bytes, Bytes]:
     scene = working_copy.places(picture, height, width)
     distance = working_copy.places(np.ascontiguousarray(depths.transpose(1, 2, 0)), height, width)
-    t = np.exp(distance / np.float32(-255)).mean(-1, keepdims=True)
-    hazy = haze.SOTS_AIRLIGHT + (scene / np.float32(255) - haze.SOTS_AIRLIGHT) * t
+    t = np.exp(-distance).mean(-1, keepdims=True)
+    hazy = haze.SOTS_AIRLIGHT + (scene - haze.SOTS_AIRLIGHT) * t
     index = working_copy.darkest(hazy, height, width)
-    return scene[index], np.ascontiguousarray(distance[index].transpose(2, 0, 1))
+
+    picture, depths = (np.asarray(np.rint(255 * seen[index]), np.uint8) for seen in (scene, distance))
+    return picture, np.ascontiguousarray(depths.transpose(2, 0, 1))
