@@ -151,6 +151,11 @@ def test_working_shape(working_size: int | None, resolution: str | int, expected
     assert dehaze.working_shape(1920, 1080) == expected[::-1]
 
 
+def test_sizes_may_be_numpys() -> None:
+    dehaze, _ = _toy(resolution=np.int64(640), tile=np.int32(400))
+    assert dehaze.working_shape(1080, 1920) == (360, 640)
+
+
 def test_estimate_at_working_size_describes_the_networks_answer() -> None:
     dehaze, _ = _toy(working_size=64)
     pixels = _waves(32, 64, np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ from dehaze.export import export_onnx
 from dehaze.runtimes import onnx_runtime
 from dehaze.upsample import white
 from dehaze.weights import Header, load, load_to_run, resolve
-from dehaze.weights.checkpoint import FORMAT_VERSION
+from dehaze.weights.checkpoint import FORMAT_VERSION, save_checkpoint
 from dehaze.weights.exported import read_exported
 from dehaze.weights.library import verify
 from making import WITHOUT_PYTORCH, make_video, random_network, waves
@@ -247,6 +248,28 @@ def test_damaged_network_is_refused(network: Path, tmp_path: Path) -> None:
     onnx.save(model, path)
     with pytest.raises(ModelError, match="cannot run"):
         from_name(str(path))
+
+
+def test_damage_that_shows_at_work_is_the_files(network: Path, tmp_path: Path) -> None:
+    """A bias of the first convolution one value too short: shapes do not tell, running does."""
+    model = onnx.load(network)
+    bias = next(t for t in model.graph.initializer if t.name.endswith("bias"))
+    short = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias)[:-1], bias.name)
+    bias.CopyFrom(short)
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(ModelError, match="ONNX Runtime"):
+        from_name(str(tmp_path / "x.onnx"))(waves(30, 40, np.float32))
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_names_that_are_not_utf_8(network: Path, tmp_path: Path) -> None:
+    for name, source in ((b"m\xff.onnx", network), (b"m\xff.safetensors", tmp_path / "m.safetensors")):
+        if not source.exists():
+            save_checkpoint(source, random_network().state_dict(), HEADER)
+        path = tmp_path / os.fsdecode(name)
+        path.write_bytes(source.read_bytes())
+        for resolution in ("auto", 20):
+            assert from_name(str(path), resolution=resolution)(waves(30, 40, np.float32)).shape == (30, 40, 3)
 
 
 def test_telemetry_and_messages_are_switched_off(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:

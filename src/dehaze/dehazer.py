@@ -126,6 +126,7 @@ class Dehazer:
     ) -> None:
         limits: Limits = model.limits  # type: ignore[assignment]
         check_dehazes(header)
+        resolution, tile = _number(resolution), _number(tile)
         _check_size("resolution", resolution, ("auto", "full"), 1)
         _check_size("tile", tile, ("auto", "off"), MIN_TILE)
         self._network = prepare(model, header.name, device=device, precision=precision)
@@ -345,6 +346,11 @@ def _suits_numpy(
 ) -> bool:
     """Whether nothing is asked for that only PyTorch can do, or does much faster."""
     return device in ("auto", "cpu") and precision in ("auto", "fp32") and resolution == "auto"
+
+
+def _number(value: Any) -> Any:
+    """NumPy's integers as Python's."""
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _check_size(what: str, value: str | int, words: tuple[str, ...], smallest: int) -> None:

@@ -17,6 +17,11 @@ from dehaze.errors import UsageError
 _PART = re.compile(r"\.([0-9a-f]{8})\.([0-9]+)\.[0-9a-f]{8}\.part(\.[^.]+)?")
 
 
+def there(path: Path) -> bool:
+    """Whether there is such a file or folder; of a name that none can have, there is not."""
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists raises where a name is too long)
+
+
 def check_folder(output: Path) -> None:
     """Refuse a folder to be written to whose name is a file's.
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -254,6 +255,28 @@ def test_bit_depth() -> None:
     assert Path("a_dehazed.png").read_bytes()[24] == 16  # IHDR: bits a sample
 
 
+def test_what_cannot_be_written_is_refused_before_a_directory_is_made() -> None:
+    make("a.jpg")
+    assert main(["run", "a.jpg", "-o", "new/", "--bit-depth", "16"]) == 2
+    assert not Path("new").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="/dev/full")
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_the_work_is_done_where_nothing_can_be_said(stderr: str) -> None:
+    make("a.png")
+    make("b.png")
+    command = f"{sys.executable} -m dehaze run a.png missing.png b.png --json {stderr}"
+    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 3
+    assert [json.loads(line).get("output") for line in done.stdout.splitlines()] == [
+        "a_dehazed.png",
+        None,
+        "b_dehazed.png",
+    ]
+    assert files() == ["a.png", "a_dehazed.png", "b.png", "b_dehazed.png"]
+
+
 def bad_inputs() -> Iterator[str]:
     make("good.jpg")
     jpeg = Path("good.jpg").read_bytes()
@@ -298,6 +321,15 @@ def test_some_inputs_failed(capsys: pytest.CaptureFixture[str]) -> None:
     assert streams.err.startswith("error: ")
     assert streams.err.endswith("error: 1 of 3 inputs failed\n")
     assert files() == ["a.png", "a_dehazed.png", "c.png", "c_dehazed.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names may be longer there")
+def test_a_name_too_long_for_its_output_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    make("a.png")
+    make(f"{'x' * 250}.png")
+    assert main(["run", f"{'x' * 250}.png", "a.png", "--json"]) == 3
+    assert [line.get("exit_status") for line in records(capsys)] == [1, None]
+    assert files() == ["a.png", "a_dehazed.png", f"{'x' * 250}.png"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need rights there")

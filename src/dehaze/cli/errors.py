@@ -79,7 +79,7 @@ def fail(error: Exception) -> int:
 def report(error: Exception, failure: Failure) -> None:
     """Say a failure on stderr, with the traceback if --debug was given."""
     out = output.current()
-    if out.debug:
+    if out.debug and sys.stderr is not None:
         out.console.print("".join(traceback.format_exception(error)), markup=False, end="")
     words = failure.message, failure.hint
     if not isinstance(error, DataError):  # reports of data sets have several lines

@@ -189,7 +189,7 @@ class _Run:
                         bar.advance()
                         bar.update(text=f"files, {self._rate:.1f}/s")
             except BaseException:
-                rest = total - self._done - len(self._failures)
+                rest = total - self._done - len(self._failures) + len(self._plan.unreadable)
                 again = "" if self._overwrite else "; the same command goes on from there"
                 out.note(f"stopped with {rest} of {total} files to do{again}")
                 raise

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -178,7 +178,7 @@ class Output:
             unit: What is counted.
         """
         alone = unit == "files" and total == 1
-        if alone or self._no_progress or self.quiet or not sys.stderr.isatty():
+        if alone or self._no_progress or self.quiet or sys.stderr is None or not sys.stderr.isatty():
             yield Bar(None, None)
             return
         from rich.progress import Progress
@@ -187,13 +187,15 @@ class Output:
             yield Bar(progress, progress.add_task(text, total=total, visible=unit != "bytes"))
 
     def _say(self, text: str, *, label: str = "", style: str = "") -> None:
+        """Say something on stderr; where it is closed or full, the work goes on unsaid."""
+        if sys.stderr is None:
+            return
         from rich.text import Text
 
         text = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
-        if label:
-            self.console.print(Text.assemble((f"{label}:", style), " ", text))
-        else:
-            self.console.print(Text(text, style))
+        said = Text.assemble((f"{label}:", style), " ", text) if label else Text(text, style)
+        with suppress(OSError):
+            self.console.print(said)
 
 
 @contextmanager

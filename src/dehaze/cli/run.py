@@ -142,6 +142,7 @@ class Files:
 def clear(job: Job, dehazer: Dehazer, files: Files, strength: float) -> dict[str, Any]:
     """Do one job; return what --json says of it."""
     start = time.perf_counter()
+    files.check(job)
     before = files.read(job.source)
     pixels = dehazer(before.pixels, strength=strength, colour=before.colour)
     after = replace(before, pixels=pixels)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dehaze.errors import UsageError
+from dehaze.parts import there
 
 STREAM = "-"
 """Stands for stdin as an input and for stdout as the output."""
@@ -203,7 +204,7 @@ def _refuse_collisions(jobs: Iterable[Job], overwrite: bool) -> None:
                 raise UsageError(
                     f"the output {path} is the input itself", "choose another name, or replace it with -y"
                 )
-            if path.exists():
+            if there(path):
                 if not path.is_file():
                     raise UsageError(
                         f"the output {path} is not a file that can be replaced", "use '-' for stdout"

@@ -14,7 +14,7 @@ from typing import Literal
 
 from dehaze.compare import compare_path
 from dehaze.errors import DehazeError, UsageError
-from dehaze.parts import check_folder
+from dehaze.parts import check_folder, there
 from dehaze.photo import PHOTO_SUFFIXES, output_suffix
 from dehaze.video import VIDEO_SUFFIXES
 
@@ -147,8 +147,8 @@ def plan_folder(
     _refuse_originals(share, everything)
     for job in share:
         # A comparison without its answer is what an interrupted run left: both are made again.
-        keeps = not overwrite and job.target.exists()
-        kept = tuple(path for path in job.outputs if path.exists()) if keeps else ()
+        keeps = not overwrite and there(job.target)
+        kept = tuple(path for path in job.outputs if there(path)) if keeps else ()
         plan.jobs.append(replace(job, kept=kept))
     return plan
 
@@ -305,7 +305,7 @@ def _separate(jobs: list[Job], plan: Plan) -> None:
             source = jobs[i].source
             name = f"{source.stem}_{source.suffix.lstrip('.')}{path.suffix}"
             jobs[i] = replace(jobs[i], target=path.with_name(name))
-        if path.exists():
+        if there(path):
             plan.stale.append(path)
 
 

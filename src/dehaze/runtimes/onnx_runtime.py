@@ -48,6 +48,7 @@ class OnnxNetwork:
         self.precision = "fp32"
         self.device = "cpu" if device == "auto" else device
         self._session = _open_session(model, self.device)
+        self._path, self._errors = model.path, _errors(_runtime(model))
 
     def __call__(self, batch: Map) -> Map:
         """See `dehaze.runtimes.Network`."""
@@ -66,7 +67,11 @@ class OnnxNetwork:
 
     def _run(self, x: Map) -> Map:
         """(N, 3, h, w) -> (N, 3, h, w), one at a time, as the file is made for."""
-        answers: list[Map] = [self._session.run(["clear"], {"hazy": one[None]})[0] for one in x]
+        try:
+            answers: list[Map] = [self._session.run(["clear"], {"hazy": one[None]})[0] for one in x]
+        except self._errors as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"ONNX Runtime cannot run {self._path}: {reason}", "export it again") from error
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
 
@@ -83,7 +88,7 @@ def _open_session(model: Exported, device: str) -> Any:
     try:
         # Its own fallback to another device would announce itself on stdout, where a picture may go.
         session = runtime.InferenceSession(
-            str(model.path), options, providers=providers, enable_fallback=False
+            model.path.read_bytes(), options, providers=providers, enable_fallback=False
         )
     except _errors(runtime) as error:
         reason = str(error).splitlines()[0]
@@ -100,9 +105,10 @@ def _open_session(model: Exported, device: str) -> Any:
 
 
 def _errors(runtime: Any) -> tuple[type[Exception], ...]:
-    """Its exceptions, which have no base class of their own."""
+    """Its exceptions, which have no base class of their own, and what damaged text in a file raises."""
     members = vars(runtime.capi.onnxruntime_pybind11_state).values()
-    return tuple(m for m in members if isinstance(m, type) and issubclass(m, Exception))
+    own = (m for m in members if isinstance(m, type) and issubclass(m, Exception))
+    return (*own, UnicodeDecodeError)
 
 
 def _providers(device: str, runtime: Any) -> list[Any]:

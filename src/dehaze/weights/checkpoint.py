@@ -229,10 +229,10 @@ def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]
 
 def _read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    try:
-        return load_file(path, device=device)
+    try:  # not load_file, which takes no name that is not UTF-8
+        return {name: tensor.to(device) for name, tensor in load(path.read_bytes()).items()}
     except SafetensorError as error:
         raise ModelError(f"{path} is a damaged checkpoint: {error}", _FETCH_AGAIN) from error
 
