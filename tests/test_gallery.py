@@ -17,8 +17,11 @@ import cv2
 import numpy as np
 import pytest
 
+from dehaze.folder.album import Album
+from dehaze.folder.plan import Job, Plan
 from dehaze.gallery import MAX_PAIRS, THUMBNAIL_SIDE, Gallery, make_pair
 from dehaze.parts import part_path
+from making import make_video
 
 MAX_PROCESS = 2**22 + 1
 """A process that no system runs."""
@@ -130,6 +133,18 @@ def test_pairs_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     gallery.write(tmp_path / "g.html", "t")
     page = Page((tmp_path / "g.html").read_text())
     assert [image["alt"] for image in page.all("img")[::2]] == [f"{i}.jpg, after" for i in range(3)]
+
+
+def test_a_video_that_is_cut_short_is_shown_at_one_moment(tmp_path: Path) -> None:
+    source, target = make_video(tmp_path / "cut.mkv", frames=60), tmp_path / "out" / "cut.mkv"
+    content = source.read_bytes()
+    source.write_bytes(content[: len(content) * 2 // 3])
+    target.parent.mkdir()
+    make_video(target, frames=36)
+    album = Album(Plan(tmp_path, target.parent, jobs=[Job(source, target, "video")]))
+    assert album.complete(set(), lambda done, total: None) == []
+    after, before = (decode(image["src"]).astype(int) for image in Page(album.write().read_text()).all("img"))
+    assert np.abs(after - before).mean() < 1  # three levels of red lie between a frame and the next
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

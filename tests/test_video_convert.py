@@ -16,12 +16,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from dehaze.errors import UsageError, VideoError
 from dehaze.upsample import LocalAffine
-from dehaze.video import VideoReport, VideoSettings, default_target, dehaze_video, sink, still
-from making import FRAMES, HEIGHT, WIDTH, Affine, make_video, picture, tone
+from dehaze.video import VideoReport, VideoSettings, default_target, dehaze_video, middle, sink, still
+from making import FRAMES, HEIGHT, STEP, WIDTH, Affine, make_video, picture, tone
 
 
 def packets(path: Path, kind: str) -> list[tuple[Fraction, str]]:
@@ -248,6 +249,123 @@ def test_times_are_made_up_for_streams_without_any(tmp_path: Path) -> None:
     assert any("no time of their own" in notice for notice in report.notices)
 
 
+def with_cover(path: Path, kind: str = "mjpeg", videos: int = 1) -> Path:
+    """An MP4 file with a cover and one or more equal video streams."""
+    plain = make_video(path.with_name("plain.mp4"))
+    with av.open(str(plain)) as old, av.open(str(path), "w") as new:
+        streams = [new.add_stream_from_template(old.streams.video[0], opaque=True) for _ in range(videos)]
+        cover: Any = new.add_stream(kind, rate=1, width=WIDTH, height=HEIGHT)
+        cover.pix_fmt = "yuvj420p" if kind == "mjpeg" else "rgb24"
+        cover.disposition = Disposition.attached_pic
+        frame = av.VideoFrame.from_ndarray(picture(0)).reformat(format=cover.pix_fmt)
+        frame.pts = 0
+        new.mux([*cover.encode(frame), *cover.encode(None)])
+        for packet in old.demux():
+            for stream in streams if packet.size else []:
+                copy: Any = av.Packet(bytes(packet))
+                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+                copy.duration, copy.is_keyframe, copy.stream = packet.duration, packet.is_keyframe, stream
+                new.mux(copy)
+    plain.unlink()
+    return path
+
+
+def covers(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        numbers = {s.index for s in container.streams if s.disposition & Disposition.attached_pic}
+        return [
+            bytes(packet) for packet in container.demux() if packet.size and packet.stream_index in numbers
+        ]
+
+
+@pytest.mark.parametrize("kind", ["mjpeg", "png"])
+def test_a_cover_is_kept(tmp_path: Path, kind: str) -> None:
+    source = with_cover(tmp_path / "in.mp4", kind)
+    assert len(covers(source)) == 1
+    for name in ("out.mp4", "out.mkv", "again.mkv", "back.mp4"):
+        report = convert(source, tmp_path / name, start=0.05)
+        assert report.notices == []
+        assert covers(report.target) == covers(source)
+        source = report.target
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mov", ".ts"])
+def test_a_cover_that_a_container_cannot_hold_is_told(tmp_path: Path, suffix: str) -> None:
+    report = convert(with_cover(tmp_path / "in.mp4"), tmp_path / f"out{suffix}")
+    assert report.notices == [f"{form(report)} cannot hold stream 1, mjpeg cover: left out"]
+
+
+def form(report: VideoReport) -> str:
+    return {".avi": "avi", ".mov": "mov", ".ts": "mpegts"}[report.target.suffix]
+
+
+def test_the_titles_of_chapters_are_no_stream_of_their_own(tmp_path: Path) -> None:
+    source = convert(subtitled(tmp_path / "in.mkv"), tmp_path / "in.mp4").target
+    with av.open(str(source)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "data"]
+    for name in ("out.mp4", "out.mov", "out.mkv"):
+        report = convert(source, tmp_path / name)
+        assert report.notices == []
+        with av.open(str(report.target)) as container:
+            assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["One", "Two"]
+    report = convert(source, tmp_path / "out.avi")
+    assert report.notices == ["avi cannot hold stream 1, data (eng): left out"]
+
+
+def timecoded(path: Path, code: str) -> Path:
+    return make_video(path, prepare=lambda container, _: container.metadata.update(timecode=code))
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".mp4"])
+def test_a_timecode_is_kept(tmp_path: Path, suffix: str) -> None:
+    source = timecoded(tmp_path / "in.mov", "01:02:03:04")
+    with av.open(str(source)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "data"]
+    report = convert(source, tmp_path / f"out{suffix}")
+    assert report.notices == []
+    with av.open(str(report.target)) as container:
+        assert [stream.metadata["timecode"] for stream in container.streams] == ["01:02:03:04"] * 2
+
+
+def test_a_timecode_is_given_to_the_dehazed_stream_alone(tmp_path: Path) -> None:
+    source, target = with_cover(tmp_path / "plain_in.mp4", videos=2), tmp_path / "in.mkv"
+    convert(source, target)
+    with av.open(str(target)) as old, av.open(str(tmp_path / "coded.mkv"), "w") as new:
+        streams = [new.add_stream_from_template(stream, opaque=True) for stream in old.streams.video[:2]]
+        new.metadata["timecode"] = streams[1].metadata["timecode"] = "01:02:03:04"
+        for packet in old.demux(old.streams.video[:2]):
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                new.mux(packet)
+    report = convert(tmp_path / "coded.mkv", tmp_path / "out.mp4")
+    assert report.notices == []
+    with av.open(str(report.target)) as container:
+        codes = [stream.metadata.get("timecode") for stream in container.streams]
+    assert codes == ["01:02:03:04", None, "01:02:03:04"]
+
+
+@pytest.mark.parametrize("code", ["01:02:03;04", "soon"])
+def test_a_timecode_that_a_container_cannot_hold_is_told(tmp_path: Path, code: str) -> None:
+    report = convert(timecoded(tmp_path / "in.mkv", code), tmp_path / "out.mp4")
+    assert report.notices == [f"mp4 cannot hold the timecode {code} at 25 frames a second: left out"]
+    assert report.frames == FRAMES
+
+
+def whole_frames(_: Any, stream: Any) -> None:
+    """Count time in frames, as older encoders want it."""
+    stream.codec_context.time_base = Fraction(1, 25)
+
+
+def test_dv_has_its_frame_rate_and_its_timecode(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.dv", frames=3, size=(720, 576), codec="dvvideo", prepare=whole_frames)
+    report = convert(source, tmp_path / "out.mp4")
+    assert report.frames == 3
+    assert not any("timecode" in notice for notice in report.notices)
+    with av.open(str(report.target)) as container:
+        assert container.streams.video[0].average_rate == 25
+        assert container.streams.video[0].metadata["timecode"] == "00:00:00:00"
+
+
 # --- parts, sequences, formats
 
 
@@ -269,6 +387,48 @@ def test_start_and_duration_cut_frames_sound_and_chapters_alike(tmp_path: Path) 
         ]
     assert spans[0] == (0, pytest.approx(0.1))
     assert spans[1][0] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".ts", "libx264"), (".mpg", "mpeg2video")])
+def test_a_start_is_found_where_only_times_can_be_sought(tmp_path: Path, suffix: str, codec: str) -> None:
+    def prepare(container: Any, stream: Any) -> None:
+        whole_frames(container, stream)
+        stream.codec_context.bit_rate, stream.codec_context.gop_size = 20_000_000, 6
+
+    source = make_video(tmp_path / f"in{suffix}", frames=24, size=(160, 120), codec=codec, prepare=prepare)
+    for start, first in ((0.2, 5), (0.4, 10), (0.6, 15)):
+        report = convert(source, tmp_path / f"{first}.mkv", start=start, crf=4)
+        assert report.frames == 24 - first
+        assert close(pixels(report.target)[0], pixels(source)[first], 0.8)
+
+
+def late(path: Path) -> Path:
+    """Five seconds of nothing, ten frames and a chapter."""
+
+    def prepare(container: Any, _: Any) -> None:
+        chapter = {"id": 1, "start": 5000, "end": 5400, "time_base": Fraction(1, 1000), "metadata": {}}
+        container.set_chapters([chapter])
+
+    return make_video(path, times=[450_000 + index * STEP for index in range(FRAMES)], prepare=prepare)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".nut"])
+def test_a_video_that_begins_late_is_whole(tmp_path: Path, suffix: str) -> None:
+    source = late(tmp_path / f"in{suffix}")
+    told: list[int | None] = []
+    report = dehaze_video(
+        str(source), tmp_path / "out.mkv", Affine(), progress=lambda done, total: told.append(total)
+    )
+    assert [notice for notice in report.notices if "cut short" in notice] == []
+    assert set(told) <= {FRAMES - 1, FRAMES}
+    assert times(report.target) == times(source)
+    with av.open(str(report.target)) as container:
+        spans = [(c["start"] * c["time_base"], c["end"] * c["time_base"]) for c in container.chapters()]
+    assert spans == [(5, Fraction(27, 5))]
+    part = convert(source, tmp_path / "part.mkv", start=0.2)
+    assert part.frames == FRAMES // 2
+    with pytest.raises(UsageError, match=r"--start 2 s is beyond the end of .*, which has 0\.\d+ s"):
+        convert(source, tmp_path / "none.mkv", start=2)
 
 
 def test_a_start_beyond_the_end_is_refused(tmp_path: Path) -> None:
@@ -298,6 +458,13 @@ def test_a_start_after_the_last_frame_is_refused_where_the_length_is_unknown(tmp
         convert(source, tmp_path / "out.mp4", start=9, duration=0.5)
 
 
+def test_a_still_may_be_of_any_moment(tmp_path: Path) -> None:
+    source = str(make_video(tmp_path / "in.mp4"))
+    assert middle(source) == pytest.approx(0.2)
+    assert close(still(source, 0.32), picture(8), 1.5)
+    assert close(still(source, 0), picture(0), 1.5)
+
+
 def test_one_frame_has_a_middle(tmp_path: Path) -> None:
     assert close(still(str(make_video(tmp_path / "in.mp4", frames=1))), picture(0))
 
@@ -317,6 +484,19 @@ def test_numbered_pictures_in_and_out(tmp_path: Path) -> None:
     assert (tmp_path / "g_002.jpg").exists()
     assert close(pixels(tmp_path / "g_002.jpg")[0], pixels(source)[1])
     assert again.frames == FRAMES - 1
+
+
+@pytest.mark.parametrize("name", ["50%d one", "b%%c", "%03d.png", "at 12:30 5%"])
+def test_numbered_pictures_lie_in_a_directory_of_any_name(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / name / "below"
+    directory.mkdir(parents=True)
+    source = make_video(tmp_path / "in.mp4")
+    assert convert(source, directory / "f_%03d.png").frames == FRAMES
+    assert sorted(path.name for path in directory.iterdir()) == [
+        f"f_{i:03d}.png" for i in range(1, FRAMES + 1)
+    ]
+    back = convert(directory / "f_%03d.png", tmp_path / "back.mp4")
+    assert close(pixels(back.target)[-1], picture(FRAMES - 1), 4)
 
 
 def test_numbered_pictures_of_other_sizes_are_told(tmp_path: Path) -> None:
@@ -466,6 +646,38 @@ def test_a_write_protected_file_is_not_replaced(
     assert old.read_text() == "precious"
 
 
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EACCES, r"cannot write .*out\.mp4: Permission denied"),
+        (errno.EROFS, r"cannot write .*out\.mp4: Read-only file system"),
+        (errno.ENOSPC, r"cannot write .*out\.mp4: No space left on device"),
+        (errno.ENOENT, r"cannot write .*out\.mp4: No such file or directory"),
+        (errno.EINVAL, "libx264 cannot encode this video: Invalid argument"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_no_fault_of_the_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    class Refusing:
+        """A container that is refused its file."""
+
+        def __init__(self, *arguments: Any) -> None:
+            self._container = opened(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._container, name)
+
+        def start_encoding(self) -> None:
+            raise OSError(number, os.strerror(number))
+
+    opened = sink._open
+    monkeypatch.setattr(sink, "_open", Refusing)
+    with pytest.raises(VideoError, match=message):
+        convert(make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
 def test_a_video_is_on_the_disk_before_it_replaces_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,7 +696,8 @@ def test_a_video_is_on_the_disk_before_it_replaces_another(
 def test_where_a_video_goes_that_is_not_named() -> None:
     assert default_target("a/drive.mkv") == Path("a/drive_dehazed.mp4")
     assert default_target("a/frames_%04d.png") == Path("a/frames_dehazed.mp4")
-    for live in ("rtsp://camera/1", "/dev/video0"):
+    assert default_target("nope:3.mp4") == Path("nope:3_dehazed.mp4")
+    for live in ("rtsp://camera/1", "/dev/video0", "pipe:0", "concat:a.ts|b.ts"):
         with pytest.raises(UsageError, match="say where the video goes"):
             default_target(live)
 
@@ -548,6 +761,8 @@ def test_what_is_no_video_is_refused(tmp_path: Path, name: str, content: bytes, 
 def test_a_missing_file_and_a_directory_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="there is no file"):
         convert(tmp_path / "none.mp4", tmp_path / "out.mp4")
+    with pytest.raises(VideoError, match=r"there is no file nope:3\.mp4"):
+        convert("nope:3.mp4", tmp_path / "out.mp4")
     with pytest.raises(UsageError, match="is a directory, expected a video"):
         convert(tmp_path, tmp_path / "out.mp4")
 

@@ -104,6 +104,7 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "status", "message"),
     [
         (["none.mp4"], 1, "there is no file none.mp4"),
+        (["nope:3.mp4"], 1, "there is no file nope:3.mp4"),
         (["empty.mp4"], 1, "empty.mp4 is empty: it has no bytes"),
         (["text.mp4"], 1, "text.mp4 cannot be opened as a video"),
         (["."], 2, ". is a directory, expected a video"),

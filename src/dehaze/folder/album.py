@@ -10,7 +10,7 @@ from dehaze.errors import DehazeError
 from dehaze.folder.plan import Job, Plan
 from dehaze.gallery import Gallery, Pair, make_pair
 from dehaze.photo import Photo
-from dehaze.video import still
+from dehaze.video import middle, still
 
 
 class Album:
@@ -77,7 +77,8 @@ class Album:
     def _fetch(self, job: Job) -> Pair:
         if job.kind == "photo":
             return _photo_pair(self._title(job), photo.read(job.source), photo.read(job.target))
-        return make_pair(self._title(job), still(str(job.source)), still(str(job.target)))
+        moment = middle(str(job.target))  # The output is whole; its source may announce more than it has.
+        return make_pair(self._title(job), still(str(job.source), moment), still(str(job.target), moment))
 
 
 def gallery_path(plan: Plan) -> Path:

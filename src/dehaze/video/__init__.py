@@ -1,6 +1,14 @@
 """Video: container in, frames, container out; steady over time, with its times, sound and colours kept."""
 
-from dehaze.video.convert import VideoReport, VideoSettings, check_target, check_video, dehaze_video, still
+from dehaze.video.convert import (
+    VideoReport,
+    VideoSettings,
+    check_target,
+    check_video,
+    dehaze_video,
+    middle,
+    still,
+)
 from dehaze.video.sink import default_target
 from dehaze.video.source import VIDEO_SUFFIXES, check_source, is_pattern
 
@@ -14,5 +22,6 @@ __all__ = [
     "default_target",
     "dehaze_video",
     "is_pattern",
+    "middle",
     "still",
 ]

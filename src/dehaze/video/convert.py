@@ -201,15 +201,28 @@ def dehaze_video(
     return report
 
 
-def still(name: str) -> Pixels:
-    """One upright frame from the middle of a video, (H, W, 3) uint8.
+def middle(name: str) -> float:
+    """Seconds from the beginning of a video to its middle; 0 if its length is unknown.
 
     Raises:
         VideoError: The video cannot be read.
     """
     with Source(name) as source:
-        middle = (source.seconds or 0) / 2
-    with Source(name, start=middle) as source:
+        return (source.seconds or 0) / 2
+
+
+def still(name: str, moment: float | None = None) -> Pixels:
+    """One upright frame of a video, (H, W, 3) uint8.
+
+    Args:
+        name: As for `dehaze_video`.
+        moment: Seconds from the beginning; None for the middle of what the video announces.
+
+    Raises:
+        UsageError: The moment lies beyond the end.
+        VideoError: The video cannot be read.
+    """
+    with Source(name, start=middle(name) if moment is None else moment) as source:
         frame, _ = _first_frame(source)
         look = Look.of(frame)
         pixels = Decoder(look.width, look.height, look.colour, deep=False)(frame)

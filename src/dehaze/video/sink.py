@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -18,14 +19,23 @@ from av.codec import Codec
 from av.codec.codec import UnknownCodecError
 from av.codec.context import Flags, ThreadType
 from av.container import OutputContainer
-from av.stream import Stream
+from av.stream import Discard, Stream
 
 from dehaze.errors import UsageError, VideoError
 from dehaze.machine import available_cpus
 from dehaze.parts import part_path, put_in_place, sweep
 from dehaze.video.colour import Encoder as ToFrame
 from dehaze.video.colour import Pixels, bits, has_alpha, output_colour, output_format
-from dehaze.video.source import Look, Parcel, Source, ffmpeg_name, is_live, is_pattern, sequence_files
+from dehaze.video.source import (
+    Look,
+    Parcel,
+    Source,
+    ffmpeg_name,
+    is_cover,
+    is_live,
+    is_pattern,
+    sequence_files,
+)
 
 DEFAULT_CODEC = "libx264"
 DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libvpx": 8, "libsvtav1": 26}
@@ -51,6 +61,7 @@ _WITHOUT_TIMES = frozenset({"avi", "image2"})
 """Formats that store a frame rate instead of a time for each frame."""
 
 _MOV = frozenset({"mp4", "mov", "3gp", "3g2", "ipod", "f4v"})
+_WITH_CHAPTERS = _MOV | {"matroska", "webm"}
 _STATES_ASPECT = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"})
 """Codecs that store the shape of a pixel themselves; PyAV cannot tell it to a container."""
 
@@ -65,6 +76,14 @@ _PICTURE_CODECS = {
     ".tiff": "tiff",
     ".bmp": "bmp",
 }
+_PICTURE_KINDS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+"""Name and media type of an attached cover by its codec."""
+
+_TIMECODE = re.compile(r"\d+:\d+:\d+(\D)\d+")
+_MAX_TIMECODE_RATE = 255
+_PLACE_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOENT})
+"""What the place of a file fails of, and no encoder."""
+
 _MPEG4_MAX_TICKS = 65535
 _MIN_TIMESCALE, _MAX_TIMESCALE = 10_000, 1_000_000
 _QSCALE_CODECS = frozenset({"mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "msmpeg4v3", "flv1", "h263"})
@@ -172,8 +191,7 @@ class Sink:
             with self._writing(f"cannot write {target}"):
                 if target.exists() and not self._is_sequence:
                     self._part.touch(S_IMODE(target.stat().st_mode))  # a private file is one while it grows
-            with self._writing(f"{self.codec_name} cannot encode this video"):
-                self._container.start_encoding()
+            self._write_header()
         except BaseException:
             self.abandon()
             raise
@@ -330,22 +348,49 @@ class Sink:
         for stream in self._source.others:
             if stream.type == "audio" and audio == "none":
                 continue
-            if not self._can_hold(stream):
+            if self._can_hold(stream):
+                copies[stream.index] = self._add_copy(stream)
+            elif not (self._attach(stream) or self._is_made_anew(stream)):
                 form = self._container.format.name
                 self._notice(f"{form} cannot hold {describe(stream)}: left out")
-                continue
-            copy: Any = self._container.add_stream_from_template(stream, opaque=True)
-            copy.disposition = stream.disposition
-            copy.metadata.update(_fresh(stream.metadata))
-            copies[stream.index] = copy
         return copies
+
+    def _add_copy(self, stream: Stream) -> Stream:
+        copy: Any = self._container.add_stream_from_template(stream, opaque=True)
+        copy.disposition = stream.disposition
+        copy.metadata.update(self._tags(stream.metadata))
+        return copy  # type: ignore[no-any-return]
+
+    def _attach(self, stream: Stream) -> bool:
+        """Keep a cover as the attached file that it is in Matroska; False if that cannot be."""
+        data = self._source.covers.get(stream.index)
+        kind = _PICTURE_KINDS.get(stream.codec_context.name if stream.codec_context is not None else "")
+        if self._container.format.name != "matroska" or data is None or kind is None:
+            return False
+        name = stream.metadata.get("filename", kind[0])
+        self._container.add_attachment(name, stream.metadata.get("mimetype", kind[1]), data)
+        return True
+
+    def _is_made_anew(self, stream: Stream) -> bool:
+        """Whether FFmpeg writes what is in a stream by itself: the titles of chapters, or a timecode."""
+        if stream.type != "data":
+            return False
+        form, source = self._container.format.name, self._source
+        if stream.discard == Discard.all and source.container.chapters():
+            return form in _WITH_CHAPTERS
+        return form in _MOV and "timecode" in stream.metadata and self._timecode is not None
 
     def _can_hold(self, stream: Stream) -> bool:
         """Try the stream's header in a container of the same format in memory."""
-        if self._is_sequence:
+        form = self._container.format.name
+        if self._is_sequence or stream.discard == Discard.all:
+            return False
+        if stream.type == "data" and form in _MOV:
+            return False  # Its header is written, but not its end.
+        if is_cover(stream) and (form != "mp4" or stream.index not in self._source.covers):
             return False
         try:
-            with av.open(io.BytesIO(), "w", format=self._container.format.name) as trial:
+            with av.open(io.BytesIO(), "w", format=form) as trial:
                 trial.add_stream_from_template(stream, opaque=True)
                 trial.start_encoding()
         except (ValueError, av.FFmpegError, OSError):
@@ -354,13 +399,58 @@ class Sink:
 
     def _take_over_metadata(self) -> None:
         source = self._source.container
-        self._container.metadata.update(_fresh(source.metadata))
-        self._stream.metadata.update(_fresh(self._source.stream.metadata))
+        self._container.metadata.update(self._tags(source.metadata))
+        self._stream.metadata.update(self._tags(self._source.stream.metadata))
+        if self._container.format.name in _MOV and self._timecode is not None:
+            self._take_over_timecode(self._timecode)
         stream: Any = self._stream
         stream.disposition = self._source.stream.disposition
-        chapters = _shifted(source.chapters(), self._source.offset, self._source.seconds)
+        chapters = _shifted(source.chapters(), self._source.offset, self._source.until)
         if chapters:
             self._container.set_chapters(chapters)
+
+    def _tags(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """What is taken over of a file's or a stream's tags. In MP4, a timecode makes a track of its own."""
+        ours = _fresh(metadata)
+        if self._container.format.name in _MOV:
+            ours = {key: value for key, value in ours.items() if key.lower() != "timecode"}
+        return ours
+
+    @property
+    def _timecode(self) -> str | None:
+        """The source's timecode, such as 01:00:00:00."""
+        tags = self._source.stream.metadata | self._source.container.metadata
+        return next((value for key, value in tags.items() if key.lower() == "timecode"), None)
+
+    def _take_over_timecode(self, code: str) -> None:
+        """Give it to the encoded stream alone: FFmpeg makes a track of it, for which it needs a rate."""
+        rate, match = round(self._source.rate), _TIMECODE.fullmatch(code)
+        drops_frames = match is not None and match[1] != ":"
+        if match is None or rate > _MAX_TIMECODE_RATE or (drops_frames and rate % 30):
+            form = self._container.format.name
+            self._notice(f"{form} cannot hold the timecode {code} at {rate} frames a second: left out")
+            return
+        self._stream.metadata["timecode"] = code
+
+    def _write_header(self) -> None:
+        """Let FFmpeg open the encoder and the file, in one step that does not say which of them fails."""
+        try:
+            self._container.start_encoding()
+        except (av.FFmpegError, OSError) as error:
+            what = f"{self.codec_name} cannot encode this video"
+            with self._writing(f"cannot write {self._target}" if error.errno in _PLACE_ERRORS else what):
+                raise
+        self._write_covers()
+
+    def _write_covers(self) -> None:
+        for index, stream in self._copies.items():
+            if index in self._source.covers:
+                packet: Any = av.Packet(self._source.covers[index])
+                packet.pts = packet.dts = 0
+                packet.stream, packet.time_base = stream, stream.time_base or self._time_base
+                packet.is_keyframe = True
+                with self._writing(f"cannot write {self._target}"):
+                    self._container.mux(packet)
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -377,7 +467,8 @@ class Sink:
 def describe(stream: Stream) -> str:
     """A stream in words: kind, codec and language."""
     context = stream.codec_context
-    parts = [f"{context.name} {stream.type}" if context is not None else stream.type]
+    kind = "cover" if is_cover(stream) else stream.type
+    parts = [kind if context is None else f"{context.name} {kind}"]
     language = stream.metadata.get("language", "und")
     if language != "und":
         parts.append(f"({language})")
@@ -525,15 +616,15 @@ def _fresh(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key.lower() not in _STALE_TAGS}
 
 
-def _shifted(chapters: Sequence[Any], offset: Fraction, seconds: float | None) -> list[Any]:
-    """Chapters of the part that is kept, in its time."""
+def _shifted(chapters: Sequence[Any], offset: Fraction, until: Fraction | None) -> list[Any]:
+    """Chapters of the part that is kept, in its time, where it ends at ``until``."""
     kept = []
     for chapter in chapters:
         unit = chapter["time_base"]
         shift = round(offset / unit)
-        last = (
-            chapter["end"] - shift if seconds is None else min(chapter["end"] - shift, round(seconds / unit))
-        )
+        last = chapter["end"] - shift
+        if until is not None:
+            last = min(last, round(until / unit))
         first = max(chapter["start"] - shift, 0)
         if first < last:
             kept.append({**chapter, "start": first, "end": last})

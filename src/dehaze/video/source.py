@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 
 from dehaze.errors import DehazeError, UsageError, VideoError
 from dehaze.video.colour import Colour
@@ -70,7 +70,11 @@ _PICTURES = frozenset(
     {".bmp", ".dpx", ".exr", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 _PATTERN = re.compile(r"%0?\d*d")
-_URL = re.compile(r"[a-z][a-z0-9+.-]+:(//)?", re.IGNORECASE)
+_URL = re.compile(
+    r"[a-z][a-z0-9+.-]+://|(async|cache|concat|concatf|crypto|data|fd|file|pipe|unix):", re.IGNORECASE
+)
+"""Behind a colon alone, only FFmpeg's protocols that are named without slashes; the rest is a file's name."""
+
 _OPEN_SECONDS, _READ_SECONDS = 10, 30
 _MAX_READ_ERRORS = 20
 """Errors in a row after which the rest of a file is given up."""
@@ -79,6 +83,14 @@ _MAX_PACKETS = 256
 """Copied packets that may gather before they are passed on without a frame."""
 
 _MILLISECOND = Fraction(1, 1000)
+_MAX_RATE = 1000
+"""Frames a second beyond which a rate is none: FFmpeg gives DV the ticks of its clock."""
+
+_SEEK_BY_TIME = frozenset({"mpegts", "mpeg"})
+"""Formats without an index: FFmpeg goes to a time in them, wherever the key frames are."""
+
+_COUNT_FROM_ZERO = frozenset({"matroska", "nut"})
+"""Formats whose duration has in it what lies before the first frame."""
 
 
 def is_pattern(name: str) -> bool:
@@ -93,8 +105,17 @@ def is_live(name: str) -> bool:
 
 
 def ffmpeg_name(path: str) -> str:
-    """A local path as FFmpeg takes it: what looks like a protocol must not be one."""
+    """A local path as FFmpeg takes it: what looks like a protocol or, in a directory, a number is neither."""
+    if is_pattern(path):
+        pattern = Path(path)
+        path = str(Path(str(pattern.parent).replace("%", "%%"), pattern.name))
     return f"file:{path}" if ":" in path else path
+
+
+def is_cover(stream: Stream) -> bool:
+    """Whether a stream is one picture that stands for the file, such as a cover."""
+    kind = stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails)
+    return kind == Disposition.attached_pic
 
 
 @dataclass
@@ -199,6 +220,7 @@ class Source:
         container: PyAV's.
         stream: The video stream that is dehazed.
         others: All further streams.
+        covers: The files of attached pictures by number of stream, once frames are read.
         damaged: Packets that could not be read or decoded, and frames that were decoded with errors.
         mended: Frames whose time was missing or not after the one before.
 
@@ -219,6 +241,7 @@ class Source:
         self.container = _open(name, frame_rate)
         self.damaged = 0
         self.mended = 0
+        self.covers: dict[int, bytes] = {}
         self._last: int | None = None
         self._reached = 0.0
         try:
@@ -253,24 +276,23 @@ class Source:
     @property
     def seconds(self) -> float | None:
         """Length of what will be read; None if the container does not say."""
-        if not self.container.duration:
+        if self._length is None:
             return None
-        left = self.container.duration / av.time_base - self._start
+        left = self._length - self._start
         return left if self._duration is None else min(left, self._duration)
 
     @property
     def missing_seconds(self) -> float:
         """How much a file that was read to its end falls short of what it announces; 0 if unknown."""
-        if self.is_live or self._duration is not None or not self.container.duration:
+        if self.is_live or self._duration is not None or self._length is None:
             return 0.0
-        end = ((self.container.start_time or 0) + self.container.duration) / av.time_base
-        return max(0.0, end - self._reached)
+        return max(0.0, float(self._origin) + self._length - self._reached)
 
     @property
     def rate(self) -> Fraction:
         """Frames a second, as far as known."""
-        rate = self.stream.average_rate or self.stream.guessed_rate or self.stream.base_rate
-        return rate or Fraction(DEFAULT_RATE)
+        rates = self.stream.average_rate, self.stream.guessed_rate, self.stream.base_rate
+        return next((rate for rate in rates if rate and rate <= _MAX_RATE), Fraction(DEFAULT_RATE))
 
     @property
     def expected_frames(self) -> int | None:
@@ -283,6 +305,26 @@ class Source:
     def offset(self) -> Fraction:
         """Seconds that are taken off every time, so that a part begins at zero."""
         return self._begin if self._start else Fraction(0)
+
+    @property
+    def until(self) -> Fraction | None:
+        """Where the wanted part ends in times less `offset`; None if everything to the end is wanted."""
+        return None if self._end is None else self._end - self.offset
+
+    @property
+    def _origin(self) -> Fraction:
+        """When the first stream begins."""
+        return Fraction(self.container.start_time or 0, av.time_base)
+
+    @property
+    def _length(self) -> float | None:
+        """Seconds from there to the end that the container announces; None if it announces none."""
+        if not self.container.duration:
+            return None
+        length = self.container.duration / av.time_base
+        if _form(self.container) in _COUNT_FROM_ZERO:
+            length -= float(self._origin)
+        return length if length > 0 else None
 
     @property
     def _shift(self) -> int:
@@ -309,7 +351,7 @@ class Source:
                 if self._within(pts * self.time_base):
                     yield timed
                     parcel, seen = Parcel(), True
-                elif pts * self.time_base <= self._begin and self.container.duration:
+                elif pts * self.time_base <= self._begin and self._length is not None:
                     late = max(-timed.pts, 0)  # the start lies before the known end
                     shown = replace(timed, pts=timed.pts + late, duration=max(duration - late, 0))
         if shown is not None and not seen:
@@ -335,15 +377,13 @@ class Source:
     def _place(self, start: float, duration: float | None) -> None:
         """Go to the last key frame before the start."""
         self._start, self._duration = start, duration
-        origin = Fraction(self.container.start_time or 0, av.time_base)
-        self._begin = origin + _exact(start)
+        self._begin = self._origin + _exact(start)
         self._end = None if duration is None else self._begin + _exact(duration)
-        if start and self.container.duration and start >= self.container.duration / av.time_base:
-            length = self.container.duration / av.time_base
+        if start and self._length is not None and start >= self._length:
             raise UsageError(
-                f"--start {start:g} s is beyond the end of {self.name}, which has {length:.2f} s"
+                f"--start {start:g} s is beyond the end of {self.name}, which has {self._length:.2f} s"
             )
-        if start:
+        if start and _form(self.container) not in _SEEK_BY_TIME:
             # If that is not possible, everything is decoded and what lies before the start is dropped.
             with suppress(av.FFmpegError):
                 self.container.seek(int(self._begin * av.time_base), backward=True)
@@ -353,6 +393,9 @@ class Source:
         for packet in self._demux():
             stamp = packet.pts if packet.pts is not None else packet.dts
             if packet.size == 0 and stamp is None:
+                continue
+            if is_cover(packet.stream):
+                self.covers[packet.stream_index] = bytes(packet)
                 continue
             is_video = packet.stream_index == self.stream.index
             if is_video and self._is_past(packet):
@@ -412,6 +455,11 @@ class Source:
     def _within(self, seconds: Fraction) -> bool:
         begin_ok = not self._start or seconds >= self._begin - _MILLISECOND
         return begin_ok and (self._end is None or seconds < self._end - _MILLISECOND)
+
+
+def _form(container: InputContainer) -> str:
+    """FFmpeg's name of the format, the first of several such as matroska,webm."""
+    return container.format.name.split(",")[0]
 
 
 def _exact(seconds: float) -> Fraction:
