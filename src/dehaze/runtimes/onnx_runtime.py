@@ -47,8 +47,9 @@ class OnnxNetwork:
         self.parameters = model.header.parameters
         self.precision = "fp32"
         self.device = "cpu" if device == "auto" else device
-        self._session = _open_session(model, self.device)
-        self._path, self._errors = model.path, _errors(_runtime(model))
+        runtime = _runtime(model)
+        self._session = _open_session(runtime, model, self.device)
+        self._path, self._errors = model.path, _errors(runtime)
 
     def __call__(self, batch: Map) -> Map:
         """See `dehaze.runtimes.Network`."""
@@ -75,8 +76,7 @@ class OnnxNetwork:
         return answers[0] if len(answers) == 1 else np.concatenate(answers)
 
 
-def _open_session(model: Exported, device: str) -> Any:
-    runtime = _runtime(model)
+def _open_session(runtime: Any, model: Exported, device: str) -> Any:
     providers = _providers(device, runtime)
     options = runtime.SessionOptions()
     options.log_severity_level = _FATAL
