@@ -263,8 +263,7 @@ def measure(out: Output, plan: Plan, outputs: Outputs, against: Path | None, tol
         show(out, found)
     out.record(to_json(session.report) | ({"against": _plain(comparison)} if comparison else {}))
     outputs.write(session)
-    for path in outputs.paths:
-        out.line(f"wrote {path}")
+    _say_written(out, outputs)
     return judge(out, claim, comparison, tolerance) if claim and comparison else ExitStatus.DONE
 
 
@@ -304,6 +303,10 @@ def show_tables(out: Output, numbers: list[int], device: str, outputs: Outputs) 
         show(out, [table_sheet(table) for table in filled])
     out.record({"tables": [asdict(table) for table in filled]})
     outputs.write_tables(filled)
+    _say_written(out, outputs)
+
+
+def _say_written(out: Output, outputs: Outputs) -> None:
     for path in outputs.paths:
         out.line(f"wrote {path}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dehaze.errors import ModelError
+from dehaze.parts import there
 from dehaze.weights import trust
 from dehaze.weights.checkpoint import Header, load_checkpoint, read_header, sha256_of
 from dehaze.weights.exported import is_exported, read_exported
@@ -192,8 +193,8 @@ def verify(name: str) -> Verdict:
     try:
         return _compare(called, _local(model), expected)
     except ModelError as error:
-        there = not isinstance(model, Path) or model.exists()
-        return Verdict(called, "damaged" if there else "missing", error.message)
+        missing = isinstance(model, Path) and not there(model)
+        return Verdict(called, "missing" if missing else "damaged", error.message)
 
 
 def _compare(name: str, path: Path | None, expected: str) -> Verdict:
