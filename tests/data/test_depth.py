@@ -19,6 +19,7 @@ from dehaze.data.depth import (
     find_frames,
     hazy_and_clear,
     read_with_depth,
+    warped,
     without_depth,
 )
 from dehaze.errors import DataError
@@ -291,6 +292,43 @@ def test_zooms_decide_how_much_of_a_frame_a_batch_shows(frames: list[Frame]) -> 
     assert source.identity != DepthSource(frames[:1], [(24, 32)]).identity
 
 
+def test_warps_are_views_of_a_frame_beside_the_straight_one(frames: list[Frame]) -> None:
+    straight = DepthSource(frames[:1], [(24, 32)], zooms=(1.0,))
+    one, four = (DepthSource(frames[:1], [(24, 32)], warps=count) for count in (1, 4))
+    assert len(straight) == len(one) == len(four)
+
+    def seen(source: DepthSource) -> set[bytes]:
+        draws = (torch.Generator().manual_seed(seed) for seed in range(60))
+        return {source.batch(1, (24, 32), draw)["clear"].numpy().tobytes() for draw in draws}
+
+    assert seen(straight) == seen(one) < seen(four)
+    assert len(seen(four)) == 8  # and mirrored
+    again = DepthSource(frames[:1], [(24, 32)], warps=4)
+    assert seen(again) == seen(four)
+
+
+def test_a_warped_frame_is_a_view_of_most_of_it() -> None:
+    """A frame whose pixels tell where they are: upright but for a few degrees, at its own distances."""
+    height, width = 120, 160
+    y, x = np.mgrid[:height, :width]
+    where = np.stack((x, y, x // 2 + y // 2), axis=-1).astype(np.uint8)
+    depths = np.stack((x // 2 + y // 2, 255 - x)).astype(np.uint8)
+    shares, slopes = [], []
+    for seed in range(100):
+        seen, far = warped(where, depths, np.random.default_rng(seed))
+        assert seen.shape == where.shape
+        across, down, both = (seen[..., i].astype(int) for i in range(3))
+        np.testing.assert_array_equal(both, across // 2 + down // 2)  # one pixel, no mean of several
+        np.testing.assert_array_equal(far, np.stack((both, 255 - across)))
+        assert (np.diff(across, axis=1) >= 0).all()  # never mirrored
+        assert (np.diff(down, axis=0) >= 0).all()
+        shares.append(np.ptp(across[height // 2]) / width)
+        slopes.append((down[height // 2, -1] - down[height // 2, 0]) / width)
+    assert 0.6 < min(shares) < 0.75
+    assert 0.95 < max(shares) <= 1
+    assert -0.1 < min(slopes) < -0.03 < 0.03 < max(slopes) < 0.1
+
+
 def test_some_of_real_haze_stays_in_the_truth(frames: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
     """Through a perfect lens: a tenth of the depth is left, gray, and what hides; RESIDE's half is whole."""
     drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -390,6 +428,7 @@ def test_real_scenes_are_lit_anew_and_others_are_not(
         {"varied_share": 0.1},
         {"painted_share": 0.1},
         {"zooms": (1.0,)},
+        {"warps": 2},
     ],
 )
 def test_whatever_changes_batches_changes_the_identity(frames: list[Frame], change: dict[str, Any]) -> None:

@@ -166,11 +166,13 @@ def test_unknown_recipe_lists_the_choices() -> None:
         {"zooms": "[0.5, 1.0]"},
         {"zooms": "[nan]"},
         {"zooms": "[1.0, inf]"},
+        {"warps": "-1"},
+        {"warps": "4", "view": "crop"},
     ],
 )
 def test_values_out_of_range_are_refused(overrides: dict[str, str]) -> None:
     for steps in (None, 10):
-        with pytest.raises(UsageError, match=r"above 0|in \[0, 1|numbers from 1"):
+        with pytest.raises(UsageError, match=r"above 0|in \[0, 1|numbers from 1|warps must be 0 or"):
             load_recipe("student-lite", overrides, steps=steps)
 
 

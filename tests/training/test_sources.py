@@ -44,6 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"haze": "real", "kept_share": 0.25}, {"rule": "real", "kept_share": "0.25"}),
         ({"view": "crop"}, {"view": "crop", "zooms": "0.0"}),
         ({"zooms": (1.0, 1.5)}, {"zooms": "1.0 1.5"}),
+        ({"warps": 3}, {"zooms": "1.0", "warps": 3}),
         ({"clear_share": 0.25}, {"clear_share": "0.25"}),
         ({"white_share": 0.25}, {"white_share": "0.25"}),
         ({"varied_share": 0.25}, {"varied_share": "0.25"}),

@@ -35,6 +35,9 @@ EPOCH_PER_FRAME = 10
 """RESIDE ITS has ten hazy pictures a clear one."""
 LAYOUTS = 3
 """Depth maps drawn for a picture that comes without one; a batch takes any: nobody knows which is right."""
+NEAREST_VIEW, TURN, STRETCH, TILT = 0.77, 4.0, 0.05, 0.03
+"""Of a `warped` frame: the least share of its width and height; degrees to either side; deviation of the
+logarithm of width over height; and how far a corner moves, as a share of its distance from the middle."""
 _EXAMPLES = 3
 _FRAME = 4
 """Pixels of a picture's edge that must be white to be a frame; NYU's is 6 to 8 wide."""
@@ -166,6 +169,8 @@ class DepthSource:
         white_share: Share of RESIDE's airlights that are 1 (`dehaze.haze.sample_its`).
         zooms: Multiples of the training size, from 1, at which ``whole`` frames are kept; a batch is cut
             from one of them.
+        warps: Views of each ``whole`` frame kept instead of zooms, the first straight, the others `warped`;
+            0 for zooms.
         varied_share: Share of pictures whose tones, colours and depth are bent (`dehaze.haze.vary`).
         painted_share: Share of pictures with a rectangle of pure colours (`dehaze.haze.paint`).
         kept_share: Share of the optical depth of real haze that stays in the truth.
@@ -188,6 +193,7 @@ class DepthSource:
         clear_share: float = 0.0,
         white_share: float = 0.0,
         zooms: Sequence[float] = ZOOMS,
+        warps: int = 0,
         varied_share: float = 0.0,
         painted_share: float = 0.0,
         kept_share: float = 0.1,
@@ -202,12 +208,13 @@ class DepthSource:
         self.painted_share = painted_share
         self.kept_share = kept_share
         self.real = real
-        self._frames = len(frames)
+        self._views = len(frames) * max(warps, 1)
         self._drawn = not all(f.depth for f in frames)
-        self._zooms = tuple(zooms) if view == "whole" else (0.0,)
+        self._epoch = EPOCH_PER_FRAME * len(frames)
+        self._zooms = (1.0,) if warps else tuple(zooms) if view == "whole" else (0.0,)
         sizes = list(sizes)
         wanted = sorted({_level_size(size, zoom) for size in sizes for zoom in self._zooms})
-        self._levels = _build_levels(frames, wanted, self.device, reduction)
+        self._levels = _build_levels(frames, wanted, self.device, reduction, warps)
         if view == "crop":
             _check_crops(self._levels[0, 0], sizes)
         files = [path for f in frames for path in (f.clear, f.depth) if path]
@@ -229,9 +236,11 @@ class DepthSource:
             self.identity["kept_share"] = str(kept_share)
         if reduction != "mean":
             self.identity["reduction"] = reduction
+        if warps:
+            self.identity["warps"] = warps
 
     def __len__(self) -> int:
-        return EPOCH_PER_FRAME * self._frames
+        return self._epoch
 
     def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
         """Make pictures: ``hazy`` and ``clear``, each (count, 3, height, width) float32 in [0, 1].
@@ -267,7 +276,7 @@ class DepthSource:
     def _cut(
         self, level: _Level, count: int, size: tuple[int, int], generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        index = torch.randint(self._frames, (count,), generator=generator)
+        index = torch.randint(self._views, (count,), generator=generator)
         layout = torch.randint(level.depth.shape[1], (count,), generator=generator)
         room = level.sizes[index] - torch.tensor(size)  # (count, 2)
         corner = (torch.rand((count, 2), generator=generator) * (room + 1)).long().minimum(room)
@@ -326,14 +335,19 @@ def _level_size(size: tuple[int, int], zoom: float) -> tuple[int, int]:
 
 
 def _build_levels(
-    frames: Sequence[Frame], wanted: list[tuple[int, int]], device: torch.device, reduction: Reduction
+    frames: Sequence[Frame],
+    wanted: list[tuple[int, int]],
+    device: torch.device,
+    reduction: Reduction,
+    warps: int = 0,
 ) -> dict[tuple[int, int], _Level]:
-    def load(frame: Frame) -> list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] | DataError:
+    def load(frame: Frame) -> list[list[tuple[Bytes, Bytes]]] | DataError:
         try:
-            picture, depths = _read_frame(frame)
+            picture, maps = _read_frame(frame)
         except DataError as error:
             return error
-        return [cover(picture, np.stack(depths), size, reduction) for size in wanted]
+        views = _views(picture, np.stack(maps), warps, zlib.crc32(frame.clear.name.encode()))
+        return [[cover(*view, size, reduction) for view in views] for size in wanted]
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         loaded = list(pool.map(load, frames))
@@ -342,9 +356,50 @@ def _build_levels(
     if problems:
         raise _broken(problems, len(frames))
     return {
-        size: _stack([row[i][0] for row in rows], [row[i][1] for row in rows], device)
+        size: _stack([p for row in rows for p, _ in row[i]], [d for row in rows for _, d in row[i]], device)
         for i, size in enumerate(wanted)
     }
+
+
+def _views(picture: Bytes, depths: Bytes, count: int, seed: int) -> list[tuple[Bytes, Bytes]]:
+    draws = (np.random.default_rng((seed, n)) for n in range(1, count))
+    return [(picture, depths), *(warped(picture, depths, generator) for generator in draws)]
+
+
+def warped(picture: Bytes, depths: Bytes, generator: np.random.Generator) -> tuple[Bytes, Bytes]:
+    """Show a part of a frame as another camera might: nearer, a little turned, stretched and tilted.
+
+    The part is `NEAREST_VIEW` to 1 of the frame's width and height. Each pixel is one of the frame's, never a
+    mean of several, so that the darkest place of a cell stays as dark as in a photo.
+
+    Args:
+        picture: (H, W, 3).
+        depths: (maps, H, W); distances are not changed.
+        generator: Decides which part, and how much of the rest.
+
+    Returns:
+        Both, of the same shapes.
+    """
+    height, width = picture.shape[:2]
+    extent = np.array((width, height))
+    stretch = np.exp(generator.normal(0, STRETCH) / 2)
+    angle = np.deg2rad(generator.uniform(-TURN, TURN))
+    turn = np.array(((np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))))
+    half = generator.uniform(NEAREST_VIEW, 1) * extent * (stretch, 1 / stretch) / 2
+    corners = np.array(((-1, -1), (1, -1), (1, 1), (-1, 1))) * half @ turn
+    corners *= 1 + generator.uniform(-TILT, TILT, (4, 2))
+    corners *= min(1.0, (extent / np.ptp(corners, axis=0)).min())
+    corners += generator.uniform(size=2) * (extent - np.ptp(corners, axis=0)) - corners.min(axis=0)
+    whole = np.array(((0, 0), (width, 0), (width, height), (0, height)))
+    middle = np.float32(0.5)  # corners lie at the edges of pixels, and OpenCV counts from their middles
+    into = cv2.getPerspectiveTransform(whole.astype(np.float32) - middle, corners.astype(np.float32) - middle)
+
+    def view(pixels: Bytes) -> Bytes:
+        how = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        seen = cv2.warpPerspective(pixels, into, (width, height), flags=how, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(seen, np.uint8)
+
+    return view(picture), np.stack([view(depth) for depth in depths])
 
 
 def _broken(problems: Sequence[DataError], count: int) -> DataError:

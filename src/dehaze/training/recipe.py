@@ -90,6 +90,7 @@ class Distillation:
 MADE_HAZE = (
     "haze",
     "zooms",
+    "warps",
     "clear_share",
     "white_share",
     "varied_share",
@@ -115,6 +116,8 @@ class Recipe:
         view: ``whole`` pictures reduced to the size, or ``crop`` pieces of them at full resolution.
         zooms: Multiples of the size, from 1, at which ``whole`` pictures over clear + depth are kept; each
             batch is cut from one of them.
+        warps: Views of each ``whole`` picture over clear + depth that are kept instead of zooms, all but the
+            first a little nearer, turned, stretched and tilted (`dehaze.data.depth.warped`); 0 for zooms.
         clear_share: Share of pictures over clear + depth that stay without haze.
         white_share: Share of ``its`` airlights over clear + depth that are 1, as all of SOTS indoor's are,
             instead of drawn from [0.7, 1].
@@ -148,6 +151,7 @@ class Recipe:
     haze: Literal["its", "real", "mixed"] = "its"
     view: Literal["whole", "crop"] = "whole"
     zooms: tuple[float, ...] = (1.0, 1.15, 1.35)
+    warps: int = 0
     clear_share: float = 0.0
     white_share: float = 0.0
     varied_share: float = 0.0
@@ -331,6 +335,8 @@ def _check(recipe: Recipe) -> None:
     _check_real(recipe.real)
     if not recipe.zooms or not all(1 <= zoom < math.inf for zoom in recipe.zooms):
         raise UsageError("zooms must be finite numbers from 1, at least one of them")
+    if recipe.warps < 0 or (recipe.warps and recipe.view == "crop"):
+        raise UsageError('warps must be 0 or, with view = "whole", the number of views to keep')
 
 
 def _check_real(real: RealHaze) -> None:

@@ -119,6 +119,7 @@ def _from_depth(
         clear_share=recipe.clear_share,
         white_share=recipe.white_share,
         zooms=recipe.zooms,
+        warps=recipe.warps,
         varied_share=recipe.varied_share,
         painted_share=recipe.painted_share,
         kept_share=recipe.kept_share,
