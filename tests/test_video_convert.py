@@ -486,16 +486,28 @@ def test_numbered_pictures_in_and_out(tmp_path: Path) -> None:
     assert again.frames == FRAMES - 1
 
 
-@pytest.mark.parametrize("name", ["50%d one", "b%%c", "%03d.png", "at 12:30 5%"])
-def test_numbered_pictures_lie_in_a_directory_of_any_name(tmp_path: Path, name: str) -> None:
-    directory = tmp_path / name / "below"
-    directory.mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("directory", "before", "after"),
+    [
+        *((name, "f_", ".png") for name in ("50%d one", "b%%c", "%03d.png", "at 12:30 5%")),
+        *(("in", before, ".png") for before in ("", "100%_", "a%%b", "at 12:30 5%-")),
+        ("in", "f_", "_5%.png"),
+    ],
+)
+def test_all_but_the_number_of_numbered_pictures_is_a_name(
+    tmp_path: Path, directory: str, before: str, after: str
+) -> None:
+    below = tmp_path / directory / "below"
+    below.mkdir(parents=True)
+    pattern = below / f"{before}%03d{after}"
     source = make_video(tmp_path / "in.mp4")
-    assert convert(source, directory / "f_%03d.png").frames == FRAMES
-    assert sorted(path.name for path in directory.iterdir()) == [
-        f"f_{i:03d}.png" for i in range(1, FRAMES + 1)
+    for overwrite in (False, True):
+        report = dehaze_video(str(source), pattern, Affine(), overwrite=overwrite)
+        assert report.frames == FRAMES
+    assert sorted(path.name for path in below.iterdir()) == [
+        f"{before}{i:03d}{after}" for i in range(1, FRAMES + 1)
     ]
-    back = convert(directory / "f_%03d.png", tmp_path / "back.mp4")
+    back = convert(pattern, tmp_path / "back.mp4")
     assert close(pixels(back.target)[-1], picture(FRAMES - 1), 4)
 
 
@@ -540,6 +552,7 @@ def test_webm_gets_a_codec_that_it_can_hold(tmp_path: Path) -> None:
         ("out.mp4", {"crf": 52}, "--crf is 52, expected 0 to 51 for codec 'libx264'"),
         ("out.mp4", {"codec": "h265", "crf": 99}, "--crf is 99, expected 0 to 51 for codec 'libx265'"),
         ("out.webm", {"crf": 64}, "--crf is 64, expected 0 to 63 for codec 'libvpx-vp9'"),
+        ("out_%d_%d.jpg", {}, r"out_%d_%d\.jpg must have exactly one number"),
         ("out_%d.jpg", {"crf": 0}, "--crf is 0, expected 1 to 31 for codec 'mjpeg'"),
         ("out.xyz", {}, r"cannot tell what kind of video out\.xyz is to be"),
         ("out.wav", {}, "holds no video"),

@@ -30,10 +30,12 @@ from dehaze.video.source import (
     Look,
     Parcel,
     Source,
+    check_pattern,
     ffmpeg_name,
     is_cover,
     is_live,
     is_pattern,
+    numbered,
     sequence_files,
 )
 
@@ -253,7 +255,7 @@ class Sink:
         """Write encoded frames; a picture that replaces another has its permissions while it grows."""
         for packet in packets:
             if self._is_sequence:
-                old = self._target.with_name(self._target.name % self._number)
+                old = numbered(self._target, self._number)
                 if old.exists():
                     half = _half(old)
                     half.touch(0o600)
@@ -478,6 +480,8 @@ def describe(stream: Stream) -> str:
 def _open(target: Path, part: Path, options: dict[str, str]) -> OutputContainer:
     """A container of the target's kind; there is no file before its header is written."""
     form = "image2" if is_pattern(str(target)) else None
+    if form:
+        check_pattern(target)
     try:
         container = av.open(ffmpeg_name(str(part)), "w", format=form, container_options=options)
     except ValueError as error:

@@ -105,11 +105,24 @@ def is_live(name: str) -> bool:
 
 
 def ffmpeg_name(path: str) -> str:
-    """A local path as FFmpeg takes it: what looks like a protocol or, in a directory, a number is neither."""
+    """A local path as FFmpeg takes it: what looks like a protocol is none, and a pattern has one number."""
     if is_pattern(path):
-        pattern = Path(path)
-        path = str(Path(str(pattern.parent).replace("%", "%%"), pattern.name))
+        before, number, after = _around_number(Path(path))
+        name = f"{before.replace('%', '%%')}{number}{after.replace('%', '%%')}"
+        path = str(Path(str(Path(path).parent).replace("%", "%%"), name))
     return f"file:{path}" if ":" in path else path
+
+
+def numbered(pattern: Path, number: int) -> Path:
+    """The picture of a number; all of a pattern but its number stands for itself."""
+    before, form, after = _around_number(pattern)
+    return pattern.with_name(f"{before}{form % number}{after}")
+
+
+def _around_number(pattern: Path) -> tuple[str, str, str]:
+    found = _PATTERN.search(pattern.name)
+    assert found is not None
+    return pattern.name[: found.start()], found[0], pattern.name[found.end() :]
 
 
 def is_cover(stream: Stream) -> bool:
@@ -531,26 +544,31 @@ def _video_stream(container: InputContainer, name: str) -> av.VideoStream:
 
 def sequence_files(pattern: Path) -> dict[int, Path]:
     """The numbered pictures that a pattern stands for, by number."""
-    before, after = _PATTERN.split(pattern.name, maxsplit=1)
+    before, _, after = _around_number(pattern)
     match = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}")
     if not pattern.parent.is_dir():
         return {}
     numbers = ((match.fullmatch(path.name), path) for path in pattern.parent.iterdir())
     found = {int(m[1]): path for m, path in numbers if m is not None}
-    return {n: path for n, path in sorted(found.items()) if pattern.name % n == path.name}
+    return {n: path for n, path in sorted(found.items()) if numbered(pattern, n) == path}
+
+
+def check_pattern(pattern: Path) -> None:
+    """Refuse a pattern of several numbers."""
+    if len(_PATTERN.findall(pattern.name)) != 1:
+        raise UsageError(f"{pattern} must have exactly one number such as %04d")
 
 
 def _first_number(pattern: Path) -> int:
     """Where an image sequence starts; a gap is refused, for FFmpeg would stop there without a word."""
-    if len(_PATTERN.findall(pattern.name)) != 1:
-        raise UsageError(f"{pattern} must have exactly one number such as %04d")
+    check_pattern(pattern)
     numbers = list(sequence_files(pattern))
     if not numbers:
         raise VideoError(f"no picture is named like {pattern}")
     for expected, number in enumerate(numbers, numbers[0]):
         if number != expected:
-            missing = pattern.name % expected
-            raise VideoError(f"{missing} is missing from the image sequence {pattern}")
+            missing = numbered(pattern, expected)
+            raise VideoError(f"{missing.name} is missing from the image sequence {pattern}")
     return numbers[0]
 
 
