@@ -73,6 +73,12 @@ def test_its_draws_fill_the_published_ranges(generator: torch.Generator) -> None
         assert float(values.mean()) == pytest.approx((low + high) / 2, abs=0.02)
 
 
+def test_beta_is_drawn_from_the_range_asked_for(generator: torch.Generator) -> None:
+    _, beta = haze.sample_its(4000, generator, "cpu", beta=(0.55, 1.55))
+    assert 0.55 <= float(beta.min()) < 0.56
+    assert 1.54 < float(beta.max()) <= 1.55
+
+
 def test_a_share_of_reside_airlights_is_white() -> None:
     """Half are SOTS indoor's 1, the others still cover ITS's range; no share draws what was drawn before."""
     airlight, beta = haze.sample_its(4000, torch.Generator().manual_seed(0), "cpu", white_share=0.5)

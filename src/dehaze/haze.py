@@ -59,7 +59,11 @@ def add_haze(clear: Tensor, t: Tensor, airlight: Tensor) -> Tensor:
 
 
 def sample_its(
-    n: int, generator: torch.Generator, device: torch.device | str, white_share: float = 0.0
+    n: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+    white_share: float = 0.0,
+    beta: tuple[float, float] = ITS_BETA,
 ) -> tuple[Tensor, Tensor]:
     """Draw by the rule of RESIDE ITS.
 
@@ -68,16 +72,17 @@ def sample_its(
         generator: Source of randomness.
         device: Where the results are wanted.
         white_share: Share of airlights that are 1, SOTS indoor's, instead of drawn; our addition.
+        beta: Lowest and highest beta; ITS' unless a network is to learn thinner or thicker haze alone.
 
     Returns:
-        Airlight (N, 1) in [0.7, 1] and beta (N,) in [0.6, 1.8], for depth normalised to its maximum.
+        Airlight (N, 1) in [0.7, 1] and beta (N,), for depth normalised to its maximum.
     """
     airlight = _uniform((n, 1), *ITS_AIRLIGHT, generator)
-    beta = _uniform((n,), *ITS_BETA, generator)
+    drawn = _uniform((n,), *beta, generator)
     if white_share:
         white = _uniform((n, 1), 0, 1, generator) < white_share
         airlight = torch.where(white, SOTS_AIRLIGHT, airlight)
-    return airlight.to(device, non_blocking=True), beta.to(device, non_blocking=True)
+    return airlight.to(device, non_blocking=True), drawn.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -425,6 +425,7 @@ def test_real_scenes_are_lit_anew_and_others_are_not(
         {"view": "crop"},
         {"clear_share": 0.1},
         {"white_share": 0.1},
+        {"beta": (0.6, 1.5)},
         {"varied_share": 0.1},
         {"painted_share": 0.1},
         {"zooms": (1.0,)},

@@ -47,6 +47,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"warps": 3}, {"zooms": "1.0", "warps": 3}),
         ({"clear_share": 0.25}, {"clear_share": "0.25"}),
         ({"white_share": 0.25}, {"white_share": "0.25"}),
+        ({"beta": (0.5, 1.5)}, {"beta": "0.5 1.5"}),
         ({"varied_share": 0.25}, {"varied_share": "0.25"}),
         ({"painted_share": 0.25}, {"painted_share": "0.25"}),
         ({"reduction": "darkest"}, {"reduction": "darkest"}),

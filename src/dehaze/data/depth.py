@@ -167,6 +167,7 @@ class DepthSource:
             ``crop``: pieces of frames as they are.
         clear_share: Share of pictures left without haze, so that a network learns to leave them alone.
         white_share: Share of RESIDE's airlights that are 1 (`dehaze.haze.sample_its`).
+        beta: Range of RESIDE's beta (`dehaze.haze.sample_its`).
         zooms: Multiples of the training size, from 1, at which ``whole`` frames are kept; a batch is cut
             from one of them.
         warps: Views of each ``whole`` frame kept instead of zooms, the first straight, the others `warped`;
@@ -192,6 +193,7 @@ class DepthSource:
         view: View = "whole",
         clear_share: float = 0.0,
         white_share: float = 0.0,
+        beta: tuple[float, float] = haze.ITS_BETA,
         zooms: Sequence[float] = ZOOMS,
         warps: int = 0,
         varied_share: float = 0.0,
@@ -204,6 +206,7 @@ class DepthSource:
         self.rule: HazeRule = rule
         self.clear_share = clear_share
         self.white_share = white_share
+        self.beta = beta
         self.varied_share = varied_share
         self.painted_share = painted_share
         self.kept_share = kept_share
@@ -238,6 +241,8 @@ class DepthSource:
             self.identity["reduction"] = reduction
         if warps:
             self.identity["warps"] = warps
+        if rule != "real" and beta != haze.ITS_BETA:
+            self.identity["beta"] = " ".join(map(str, beta))
 
     def __len__(self) -> int:
         return self._epoch
@@ -300,7 +305,7 @@ class DepthSource:
         """
         count, _, *size = depth.shape
         one = torch.ones(count, device=self.device)
-        its_air, its_beta = haze.sample_its(count, generator, self.device, self.white_share)
+        its_air, its_beta = haze.sample_its(count, generator, self.device, self.white_share, self.beta)
         air = its_air.view(-1, 1, 1, 1).expand(-1, 3, *size)
         beta = its_beta.view(-1, 1, 1, 1).expand(-1, 1, *size)
         if n:

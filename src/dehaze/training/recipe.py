@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dehaze.errors import UsageError
-from dehaze.haze import REAL_HAZE, RealHaze
+from dehaze.haze import ITS_BETA, REAL_HAZE, RealHaze
 from dehaze.limits import Reduction
 from dehaze.weights.checkpoint import MAX_TRANSFER_RADIUS
 
@@ -93,6 +93,7 @@ MADE_HAZE = (
     "warps",
     "clear_share",
     "white_share",
+    "beta",
     "varied_share",
     "painted_share",
     "kept_share",
@@ -121,6 +122,7 @@ class Recipe:
         clear_share: Share of pictures over clear + depth that stay without haze.
         white_share: Share of ``its`` airlights over clear + depth that are 1, as all of SOTS indoor's are,
             instead of drawn from [0.7, 1].
+        beta: Lowest and highest beta of ``its`` haze over clear + depth; SOTS indoor's are 0.6 to 1.5.
         varied_share: Share of pictures over clear + depth whose tones, colours and depth are bent
             (`dehaze.haze.vary`).
         painted_share: Share of pictures over clear + depth with a rectangle of pure colours
@@ -154,6 +156,7 @@ class Recipe:
     warps: int = 0
     clear_share: float = 0.0
     white_share: float = 0.0
+    beta: tuple[float, float] = ITS_BETA
     varied_share: float = 0.0
     painted_share: float = 0.0
     kept_share: float = 0.1
@@ -326,6 +329,8 @@ def _check(recipe: Recipe) -> None:
         raise UsageError("clear_share must be in [0, 1)")
     if not 0 <= recipe.white_share <= 1:
         raise UsageError("white_share must be in [0, 1]")
+    if not 0 < recipe.beta[0] <= recipe.beta[1] < math.inf:
+        raise UsageError("beta must be two finite numbers above 0, the smaller first")
     if not 0 <= recipe.varied_share <= 1:
         raise UsageError("varied_share must be in [0, 1]")
     if not 0 <= recipe.painted_share <= 1:

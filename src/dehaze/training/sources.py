@@ -118,6 +118,7 @@ def _from_depth(
         view=recipe.view,
         clear_share=recipe.clear_share,
         white_share=recipe.white_share,
+        beta=recipe.beta,
         zooms=recipe.zooms,
         warps=recipe.warps,
         varied_share=recipe.varied_share,
