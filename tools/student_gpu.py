@@ -35,7 +35,7 @@ from student_cpu import ATTENTION
 from torch import Tensor, nn
 
 from dehaze import haze
-from dehaze.data.depth import Frame, _level_size, _read_frame, _stack, cover, find_frames
+from dehaze.data.depth import Frame, _level_size, _stack, find_frames, read_views
 from dehaze.models.student import Student
 from dehaze.training.loop import learning_rate
 from dehaze.training.muon import UPDATE_RMS, orthogonalise
@@ -123,7 +123,7 @@ class Stacked(nn.Module):
 
 
 class Frames:
-    """Frames on the device at the recipe's zooms, and batches of them in haze.
+    """Frames on the device at the recipe's zooms or warped, and batches of them in haze.
 
     As `dehaze.data.depth.DepthSource`, but everything is drawn on the device, where a graph can replay it.
 
@@ -138,7 +138,7 @@ class Frames:
     def __init__(
         self, found: list[Frame], size: tuple[int, int], white: float, varied: float, painted: float
     ) -> None:
-        sizes = [_level_size(size, zoom) for zoom in RECIPE.zooms]
+        sizes = [size] if RECIPE.warps else [_level_size(size, zoom) for zoom in RECIPE.zooms]
         with ProcessPoolExecutor(initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             rows = [row for rows in pool.map(partial(_views, sizes), found, chunksize=8) for row in rows]
         rows = rows or _noise(size)
@@ -165,7 +165,7 @@ class Frames:
             clear, depth = haze.vary(clear, depth, self.varied, self.generator)
         if self.painted:
             clear, depth = haze.paint(clear, depth, self.painted, self.generator)
-        air, beta = haze.sample_its(n, self.generator, DEVICE, self.white)
+        air, beta = haze.sample_its(n, self.generator, DEVICE, self.white, RECIPE.beta)
         t = haze.transmission(depth, beta, torch.ones_like(beta))
         hazy = haze.add_haze(clear, t, air)
         return (p.contiguous(memory_format=torch.channels_last) for p in (hazy, clear))  # type: ignore[return-value]
@@ -250,9 +250,8 @@ class Run:
 
 def _views(sizes: list[tuple[int, int]], frame: Frame) -> list[tuple[np.ndarray, np.ndarray]]:
     """A frame's picture and depth, reduced to cover each size."""
-    picture, (depth, *_) = _read_frame(frame)
-    reduced = [cover(picture, depth[None], size, RECIPE.reduction) for size in sizes]
-    return [(clear, farness[0]) for clear, farness in reduced]
+    views = read_views(frame, sizes, RECIPE.reduction, RECIPE.warps)
+    return [(clear, depth) for of_size in views for clear, (depth, *_) in of_size]
 
 
 def _noise(size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -348,11 +348,9 @@ def _build_levels(
 ) -> dict[tuple[int, int], _Level]:
     def load(frame: Frame) -> list[list[tuple[Bytes, Bytes]]] | DataError:
         try:
-            picture, maps = _read_frame(frame)
+            return read_views(frame, wanted, reduction, warps)
         except DataError as error:
             return error
-        views = _views(picture, np.stack(maps), warps, zlib.crc32(frame.clear.name.encode()))
-        return [[cover(*view, size, reduction) for view in views] for size in wanted]
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         loaded = list(pool.map(load, frames))
@@ -366,9 +364,23 @@ def _build_levels(
     }
 
 
-def _views(picture: Bytes, depths: Bytes, count: int, seed: int) -> list[tuple[Bytes, Bytes]]:
-    draws = (np.random.default_rng((seed, n)) for n in range(1, count))
-    return [(picture, depths), *(warped(picture, depths, generator) for generator in draws)]
+def read_views(
+    frame: Frame, sizes: Iterable[tuple[int, int]], reduction: Reduction = "mean", warps: int = 0
+) -> list[list[tuple[Bytes, Bytes]]]:
+    """Read a frame and reduce its views to cover each size: see `cover` and `DepthSource`.
+
+    Returns:
+        For each size the frame as it is and `warps` - 1 `warped` ones, always the same.
+
+    Raises:
+        DataError: The picture or its depth cannot be read.
+    """
+    picture, maps = _read_frame(frame)
+    views = [(picture, np.stack(maps))]
+    name = zlib.crc32(frame.clear.name.encode())
+    for n in range(1, warps):
+        views.append(warped(*views[0], np.random.default_rng((name, n))))
+    return [[cover(*view, size, reduction) for view in views] for size in sizes]
 
 
 def warped(picture: Bytes, depths: Bytes, generator: np.random.Generator) -> tuple[Bytes, Bytes]:
