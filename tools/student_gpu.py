@@ -4,9 +4,9 @@
     python tools/student_gpu.py train --clear nyu/images --depth nyu/depth --init student --max-minutes 9.6 \
         -o runs/gpu
 
-The lesson is that of the recipe `gpu-student` (ITS' rule, zooms, bent scenes, `rmse`, Muon, cosine, moving
-average) at one size; pictures, haze, network, optimiser and average are all in the graph, which does not
-wait for the host. The blocks are `student_kernels.py`. The cosine runs over the time budget, so that the
+The lesson is that of the recipe `gpu-student` (ITS' rule, warped views, bent scenes, `rmse`, Muon, cosine,
+moving average) at one size; pictures, haze, network, optimiser and average are all in the graph, which does
+not wait for the host. The blocks are `student_kernels.py`. The cosine runs over the time budget, so that the
 rate has fallen whenever it ends. `check` compares output and gradient with PyTorch's own in float32, and
 times what the card can do; `train` refuses a gradient that is further off than that of PyTorch's bfloat16.
 No resume: `--init` goes on.
@@ -413,7 +413,7 @@ def _options() -> argparse.Namespace:
     training.add_argument("-o", "--output", type=Path, required=True)
     for command in (checking, training):
         command.add_argument("--init", default="student", help="checkpoint to start from")
-        command.add_argument("--white-share", type=float, default=0.9)
+        command.add_argument("--white-share", type=float, default=RECIPE.white_share)
         command.add_argument("--varied-share", type=float, default=RECIPE.varied_share)
         command.add_argument("--painted-share", type=float, default=RECIPE.painted_share)
         command.add_argument("--seed", type=int, default=1)

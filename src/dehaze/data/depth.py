@@ -144,7 +144,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class _Level:
-    """All frames at one resolution, padded to a common shape."""
+    """All views of all frames at one resolution, padded to a common shape."""
 
     pictures: Tensor  # (N, 3, H, W) uint8
     depth: Tensor  # (N, maps, H, W) uint8, 255 is the frame's own maximum; several maps where they are drawn
@@ -211,9 +211,8 @@ class DepthSource:
         self.painted_share = painted_share
         self.kept_share = kept_share
         self.real = real
-        self._views = len(frames) * max(warps, 1)
+        self._frames = len(frames)
         self._drawn = not all(f.depth for f in frames)
-        self._epoch = EPOCH_PER_FRAME * len(frames)
         self._zooms = (1.0,) if warps else tuple(zooms) if view == "whole" else (0.0,)
         sizes = list(sizes)
         wanted = sorted({_level_size(size, zoom) for size in sizes for zoom in self._zooms})
@@ -245,7 +244,7 @@ class DepthSource:
             self.identity["beta"] = " ".join(map(str, beta))
 
     def __len__(self) -> int:
-        return self._epoch
+        return EPOCH_PER_FRAME * self._frames
 
     def batch(self, count: int, size: tuple[int, int], generator: torch.Generator) -> dict[str, Tensor]:
         """Make pictures: ``hazy`` and ``clear``, each (count, 3, height, width) float32 in [0, 1].
@@ -281,7 +280,7 @@ class DepthSource:
     def _cut(
         self, level: _Level, count: int, size: tuple[int, int], generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        index = torch.randint(self._views, (count,), generator=generator)
+        index = torch.randint(len(level.pictures), (count,), generator=generator)
         layout = torch.randint(level.depth.shape[1], (count,), generator=generator)
         room = level.sizes[index] - torch.tensor(size)  # (count, 2)
         corner = (torch.rand((count, 2), generator=generator) * (room + 1)).long().minimum(room)
