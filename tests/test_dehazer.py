@@ -175,7 +175,7 @@ def test_the_checkpoint_says_how_far_answers_are_averaged() -> None:
 
 def test_the_checkpoint_says_what_of_a_picture_the_working_copy_shows() -> None:
     pixels, noise = _random(60, 80, np.float32), noise_variance(_random(60, 80, np.float32))
-    for reduction in ("mean", "darkest"):
+    for reduction in ("mean", "minimum"):
         dehaze = Dehazer(Toy(), Header("toy", "toy", working_size=40, reduction=reduction), device="cpu")
         guide = reduce(pixels, 30, 40, reduction)
         np.testing.assert_array_equal(dehaze.working_copy(pixels), guide)

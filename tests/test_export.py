@@ -87,8 +87,8 @@ def test_the_transfer_radius_is_in_the_file(full: Path, tmp_path: Path) -> None:
     assert np.abs(narrow - wide).max() > 0.005
 
 
-def test_the_working_copy_of_darkest_places_is_in_the_file(full: Path, tmp_path: Path) -> None:
-    header = replace(_header("lite"), reduction="darkest")
+def test_the_working_copy_of_minima_is_in_the_file(full: Path, tmp_path: Path) -> None:
+    header = replace(_header("lite"), reduction="minimum")
     export_onnx(random_network("lite"), header, tmp_path / "dark.onnx")
     dehaze = Dehazer(random_network("lite"), header, device="cpu")
     rng = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_the_working_copy_of_darkest_places_is_in_the_file(full: Path, tmp_path:
 
 @pytest.mark.parametrize("second", [24, 40, 56])
 def test_the_second_look_is_in_the_file(full: Path, tmp_path: Path, second: int) -> None:
-    header = replace(_header("lite"), second_look=second, reduction="darkest")
+    header = replace(_header("lite"), second_look=second, reduction="minimum")
     export_onnx(random_network("lite"), header, tmp_path / "twice.onnx")
     dehaze = Dehazer(random_network("lite"), header, device="cpu")
     rng = np.random.default_rng(0)

@@ -27,7 +27,7 @@ from dehaze.version import __version__
 from dehaze.weights import Header
 from dehaze.weights.checkpoint import write_atomically
 from dehaze.weights.exported import describe
-from dehaze.working_copy import DARKNESS_STEPS, PLACES
+from dehaze.working_copy import PLACES
 
 Part = Literal["network", "full"]
 
@@ -102,8 +102,8 @@ class FullResolution(nn.Module):
         small = torch.minimum(longest, torch.tensor(working_size))
         height, width = torch.round(size * small / longest).long().clamp(min=1).unbind()
         guide = _shrink(pixels, size, height, width)
-        if self.reduction == "darkest":
-            guide = torch.where(small == longest, guide, _darkest(pixels, size, height, width))
+        if self.reduction == "minimum":
+            guide = torch.where(small == longest, guide, _minimum(pixels, size, height, width))
         answer = self.model(guide.flip(3)).flip(3) if mirrored else self.model(guide)
         answer = _restrain(answer, guide)
         return answer, *_fit(guide, answer, self.radius, noise)
@@ -114,15 +114,12 @@ def _shrink(pixels: Tensor, size: Tensor, height: Tensor, width: Tensor) -> Tens
     return _shares(size[0], height) @ pixels @ _shares(size[1], width).transpose(0, 1)
 
 
-def _darkest(pixels: Tensor, size: Tensor, height: Tensor, width: Tensor) -> Tensor:
+def _minimum(pixels: Tensor, size: Tensor, height: Tensor, width: Tensor) -> Tensor:
     """See `dehaze.working_copy.reduce`."""
     rows, columns = (torch.minimum(PLACES * n, have) for n, have in ((height, size[0]), (width, size[1])))
     fine = _shrink(pixels, size, rows, columns)
     fine = fine[:, :, _nearest(rows, PLACES * height)][..., _nearest(columns, PLACES * width)]
-    channels = F.pixel_unshuffle(fine, PLACES).chunk(3, dim=1)  # each (1, places, h, w)
-    dark = torch.minimum(torch.minimum(channels[0], channels[1]), channels[2])
-    index = torch.round(DARKNESS_STEPS * dark).argmin(dim=1, keepdim=True)
-    return torch.cat([channel.gather(1, index) for channel in channels], dim=1)
+    return -F.max_pool2d(-fine, PLACES)
 
 
 def _nearest(have: Tensor, want: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Reduction = Literal["mean", "darkest"]
+Reduction = Literal["mean", "minimum"]
 """What stands for a cell of the working copy that a network was trained on (`dehaze.working_copy.reduce`)."""
 
 REDUCTIONS = get_args(Reduction)

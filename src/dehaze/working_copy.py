@@ -1,9 +1,9 @@
 """Working copies: a picture reduced to the size at which a network looks at it.
 
-The mean of a cell's pixels is what reducing usually gives. But haze changes dark things most, so the darkest
-place of a cell tells most of the haze before it (the dark channel of He et al., "Single Image Haze Removal
-Using Dark Channel Prior", 2011), and the mean hides it among its neighbours. Either way eq. 1 holds in the
-copy wherever the transmission does not change within a cell.
+The mean of a cell's pixels is what reducing usually gives. But haze changes dark things most, so the least of
+each channel in a cell tells most of the haze before it (as the dark channel of He et al., "Single Image Haze
+Removal Using Dark Channel Prior", 2011), and the mean hides it among its neighbours. Either way eq. 1 holds
+in the copy wherever the transmission does not change within a cell.
 """
 
 from __future__ import annotations
@@ -15,13 +15,8 @@ import numpy.typing as npt
 from dehaze.limits import Reduction
 from dehaze.upsample import Map, Pixels, white
 
-Indices = npt.NDArray[np.int64]
-
 PLACES = 4
-"""A cell is looked at in 4 x 4 places for its darkest; where it has more pixels, in means of some of them."""
-
-DARKNESS_STEPS = 4096
-"""Steps in which darkness is compared: of places that differ by rounding alone, the first counts."""
+"""A cell is looked at in 4 x 4 places for its minimum; where it has more pixels, in means of some of them."""
 
 
 def reduce(pixels: Pixels, height: int, width: int, reduction: Reduction = "mean") -> Map:
@@ -31,15 +26,17 @@ def reduce(pixels: Pixels, height: int, width: int, reduction: Reduction = "mean
         pixels: (H, W, 3) uint8, uint16, or float32 in [0, 1].
         height: Rows of the copy, at most H.
         width: Columns of the copy, at most W.
-        reduction: What stands for a cell: the ``mean`` of its pixels, or its ``darkest`` place.
+        reduction: What stands for a cell: the ``mean`` of its pixels, or each channel's ``minimum``.
 
     Returns:
         (height, width, 3) in [0, 1].
     """
     if reduction == "mean":
         return shrink(pixels, height, width)
-    seen = places(pixels, height, width)
-    return seen[darkest(seen, height, width)]
+    seen = _laid_out(places(pixels, height, width), height, width)
+    rows = seen.reshape(height, PLACES, -1).min(axis=1)
+    least: Map = rows.reshape(height, width, PLACES, 3).min(axis=2)
+    return least
 
 
 def shrink(pixels: Pixels, height: int, width: int) -> Map:
@@ -89,25 +86,29 @@ def places(pixels: Pixels, height: int, width: int) -> Map:
     return shrink(pixels, rows, columns)
 
 
-def darkest(seen: Map, height: int, width: int) -> tuple[Indices, Indices]:
-    """Find the place of each cell whose darkest channel is darkest.
+def cells(seen: Map, height: int, width: int) -> Map:
+    """Sort places by the cell they belong to.
 
     Args:
-        seen: (rows, columns, 3) in [0, 1]: see `places`.
+        seen: (rows, columns, C): see `places`.
         height: Rows of cells.
         width: Columns of cells.
 
     Returns:
-        Row and column of each cell's in `seen`, (height, width) each.
+        (height, width, places, C), `PLACES` squared places to a cell.
     """
-    rows, columns = _nearest(seen.shape[0], PLACES * height), _nearest(seen.shape[1], PLACES * width)
-    dark = np.rint(DARKNESS_STEPS * np.minimum(np.minimum(seen[..., 0], seen[..., 1]), seen[..., 2]))
-    cells = dark[rows][:, columns].reshape(height, PLACES, width, PLACES).transpose(0, 2, 1, 3)
-    down, across = np.divmod(cells.reshape(height, width, PLACES**2).argmin(2), PLACES)
-    down, across = down + PLACES * np.arange(height)[:, None], across + PLACES * np.arange(width)
-    return rows[down], columns[across]
+    laid = _laid_out(seen, height, width).reshape(height, PLACES, width, PLACES, -1)
+    return laid.transpose(0, 2, 1, 3, 4).reshape(height, width, PLACES**2, -1)
 
 
-def _nearest(have: int, want: int) -> Indices:
+def _laid_out(seen: Map, height: int, width: int) -> Map:
+    """`PLACES` rows and columns to a cell: where there are fewer, the nearest stand for those missing."""
+    rows, columns = PLACES * height, PLACES * width
+    if seen.shape[:2] == (rows, columns):
+        return seen
+    return seen[_nearest(seen.shape[0], rows)][:, _nearest(seen.shape[1], columns)]
+
+
+def _nearest(have: int, want: int) -> npt.NDArray[np.int64]:
     """For each of `want` places the one of `have` pixels that its centre lies in."""
     return (2 * np.arange(want) + 1) * have // (2 * want)

@@ -374,7 +374,7 @@ def test_a_veil_stands_before_the_nearest_point_of_real_scenes(
     torch.testing.assert_close(highest, torch.ones(4))
 
 
-def test_the_darkest_of_a_cell_comes_with_its_own_distance(tmp_path: Path) -> None:
+def test_the_minimum_of_a_cell_comes_with_its_own_distance(tmp_path: Path) -> None:
     """Blocks of 2 x 2 pixels, dark and near beside gray and far: all that the working copy shows is near.
 
     In haze the far ones, black before it, are the lighter ones.
@@ -386,8 +386,8 @@ def test_the_darkest_of_a_cell_comes_with_its_own_distance(tmp_path: Path) -> No
     cv2.imwrite(str(clear / "1.png"), np.where(near[..., None], (60, 50, 40), 0).astype(np.uint8))
     cv2.imwrite(str(depth / "1.png"), np.where(near, 20, 200).astype(np.uint8))
     frames = find_frames(clear, depth)
-    source = DepthSource(frames, [(16, 20)], rule="its", zooms=(1.0,), reduction="darkest")
-    assert source.identity["reduction"] == "darkest"
+    source = DepthSource(frames, [(16, 20)], rule="its", zooms=(1.0,), reduction="minimum")
+    assert source.identity["reduction"] == "minimum"
     batch = source.batch(2, (16, 20), torch.Generator().manual_seed(0))
     shown = torch.tensor([40, 50, 60]).view(1, 3, 1, 1) / 255
     torch.testing.assert_close(batch["clear"], shown.expand(2, 3, 16, 20))

@@ -121,13 +121,13 @@ def test_a_changed_picture_is_decoded_again(folder: Path, tmp_path: Path) -> Non
     assert brightness() == pytest.approx(200 / 255, abs=1e-3)
 
 
-def test_the_darkest_of_both_pictures_of_a_pair_are_of_the_same_places(tmp_path: Path) -> None:
+def test_the_minima_of_both_pictures_of_a_pair_are_of_the_same_places(tmp_path: Path) -> None:
     """Where haze is even: so hazy less clear is still the level, to the rounding; and maps are told apart."""
     pixels = np.random.default_rng(0).integers(0, 250, (32, 40, 3), np.uint8)
     _write(tmp_path / "clear/0.png", pixels)
     _write(tmp_path / "hazy/0_1.png", pixels + np.uint8(5))
     pairs, brightness = discover(tmp_path), {}
-    for reduction in ("mean", "darkest"):
+    for reduction in ("mean", "minimum"):
         source = PairSource(pairs, [SIZE], cache=tmp_path / "cache", memory_limit=0, reduction=reduction)
         batch = source.batch(8, SIZE, _generator())
         added = 255 * (batch["hazy"] - batch["clear"])
@@ -135,7 +135,7 @@ def test_the_darkest_of_both_pictures_of_a_pair_are_of_the_same_places(tmp_path:
         brightness[reduction] = float(batch["clear"].mean())
         assert source.identity.get("reduction", "mean") == reduction
     assert brightness["mean"] == pytest.approx(0.49, abs=0.02)
-    assert brightness["darkest"] < 0.4
+    assert brightness["minimum"] < 0.4
 
 
 def test_an_incomplete_memory_map_is_made_again(folder: Path, tmp_path: Path) -> None:

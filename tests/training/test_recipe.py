@@ -63,7 +63,7 @@ def test_override_sets_what_it_names(key: str, text: str, read: object) -> None:
     [
         ("optimiser.speed", "1", "no setting 'optimiser.speed'"),
         ("stages.4.batch", "1", "no setting 'stages.4.batch'"),
-        ("loss", "huber", "must be one of mse, l1, charbonnier, rmse, got 'huber'"),
+        ("loss", "huber", "must be one of mse, l1, charbonnier, rmse, psnr, got 'huber'"),
         ("seed", "many", "expected int, got 'many'"),
         ("seed", "true", "expected int, got True"),
         ("stages.0.sizes", "[[1, 2, 3]]", "expected 2 values"),

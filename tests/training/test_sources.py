@@ -50,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"beta": (0.5, 1.5)}, {"beta": "0.5 1.5"}),
         ({"varied_share": 0.25}, {"varied_share": "0.25"}),
         ({"painted_share": 0.25}, {"painted_share": "0.25"}),
-        ({"reduction": "darkest"}, {"reduction": "darkest"}),
+        ({"reduction": "minimum"}, {"reduction": "minimum"}),
     ],
 )
 def test_the_recipe_decides_what_is_made_of_clear_pictures(

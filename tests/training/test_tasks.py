@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from dehaze.affinity import affinity_loss
 from dehaze.errors import TrainingError
+from dehaze.metrics import psnr
 from dehaze.models import AODNetConfig, LiteConfig, StudentConfig, TeacherConfig, build
 from dehaze.training.tasks import (
     DehazeTask,
     DistillTask,
+    PixelLoss,
     SuperResolutionTask,
     Task,
     downscale,
@@ -67,9 +69,17 @@ class TestPixelLoss:
         loss = pixel_loss(answer, torch.zeros(2, 3, 4, 5), "rmse")
         assert loss.item() == pytest.approx((np.sqrt(0.01 + 1e-6) + np.sqrt(0.09 + 1e-6)) / 2)
 
-    def test_root_mean_square_has_a_gradient_where_nothing_is_wrong(self) -> None:
+    def test_psnr_is_the_mean_of_the_pictures_own(self) -> None:
+        levels = np.stack([np.full((4, 5, 3), level, np.uint8) for level in (26, 77)])
+        answer = torch.from_numpy(levels).permute(0, 3, 1, 2) / 255
+        loss = pixel_loss(answer, torch.zeros(2, 3, 4, 5), "psnr")
+        expected = np.mean([psnr(level, np.zeros_like(level)) for level in levels])
+        assert -20 / np.log(10) * loss.item() == pytest.approx(expected, abs=0.01)
+
+    @pytest.mark.parametrize("kind", ["rmse", "psnr"])
+    def test_losses_of_pictures_have_a_gradient_where_nothing_is_wrong(self, kind: PixelLoss) -> None:
         answer = torch.zeros(2, 3, 4, 5, requires_grad=True)
-        pixel_loss(answer, torch.zeros(2, 3, 4, 5), "rmse").backward()
+        pixel_loss(answer, torch.zeros(2, 3, 4, 5), kind).backward()
         assert answer.grad is not None
         assert torch.isfinite(answer.grad).all()
 

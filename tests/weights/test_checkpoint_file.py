@@ -166,8 +166,8 @@ def test_readers_that_know_no_reduction_refuse_files_that_have_one(tmp_path: Pat
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, {"a": torch.zeros(1)}, HEADER)
     assert read_header(path).format_version == 1
-    save_checkpoint(path, {"a": torch.zeros(1)}, replace(HEADER, reduction="darkest"))
-    assert read_header(path) == replace(HEADER, reduction="darkest", format_version=2)
+    save_checkpoint(path, {"a": torch.zeros(1)}, replace(HEADER, reduction="minimum"))
+    assert read_header(path) == replace(HEADER, reduction="minimum", format_version=2)
     save_checkpoint(path, {"a": torch.zeros(1)}, replace(HEADER, second_look=192))
     assert read_header(path) == replace(HEADER, second_look=192, format_version=2)
 

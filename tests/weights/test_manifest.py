@@ -24,7 +24,7 @@ ENTRY = {
     "architecture": "lite",
     "working_size": 160,
     "transfer_radius": 6,
-    "reduction": "darkest",
+    "reduction": "minimum",
     "second_look": 192,
     "licence": "MIT",
     "data": {},

@@ -176,8 +176,9 @@ class DepthSource:
         painted_share: Share of pictures with a rectangle of pure colours (`dehaze.haze.paint`).
         kept_share: Share of the optical depth of real haze that stays in the truth.
         real: What real haze is drawn from.
-        reduction: How ``whole`` frames are reduced. Which place of a cell is ``darkest`` is decided under
-            SOTS indoor's kind of haze (A = 1, beta = 1), for the mean of the depth maps if several are drawn.
+        reduction: How ``whole`` frames are reduced. Where in a cell a channel has its ``minimum`` is decided
+            under SOTS indoor's kind of haze (A = 1, beta = 1), for the mean of the depth maps if several are
+            drawn; the cell's distance is the mean of its channels'.
 
     Raises:
         DataError: A picture or depth map cannot be read, or a crop does not fit into every frame.
@@ -386,7 +387,7 @@ def warped(picture: Bytes, depths: Bytes, generator: np.random.Generator) -> tup
     """Show a part of a frame as another camera might: nearer, a little turned, stretched and tilted.
 
     The part is `NEAREST_VIEW` to 1 of the frame's width and height. Each pixel is one of the frame's, never a
-    mean of several, so that the darkest place of a cell stays as dark as in a photo.
+    mean of several, so that the minimum of a cell stays as dark as in a photo.
 
     Args:
         picture: (H, W, 3).
@@ -493,8 +494,8 @@ def cover(
         return picture, depths
     scale = max(size[0] / picture.shape[0], size[1] / picture.shape[1])
     height, width = (max(s, round(p * scale)) for s, p in zip(size, picture.shape[:2], strict=True))
-    if scale < 1 and reduction == "darkest":
-        return _darkest(picture, depths, height, width)
+    if scale < 1 and reduction == "minimum":
+        return _minimum(picture, depths, height, width)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
 
     def resize(pixels: Bytes) -> Bytes:
@@ -503,12 +504,14 @@ def cover(
     return resize(picture), np.stack([resize(depth) for depth in depths])
 
 
-def _darkest(picture: Bytes, depths: Bytes, height: int, width: int) -> tuple[Bytes, Bytes]:
+def _minimum(picture: Bytes, depths: Bytes, height: int, width: int) -> tuple[Bytes, Bytes]:
     scene = working_copy.places(picture, height, width)
     distance = working_copy.places(np.ascontiguousarray(depths.transpose(1, 2, 0)), height, width)
     t = np.exp(-distance).mean(-1, keepdims=True)
     hazy = haze.SOTS_AIRLIGHT + (scene - haze.SOTS_AIRLIGHT) * t
-    index = working_copy.darkest(hazy, height, width)
-
-    picture, depths = (np.asarray(np.rint(255 * seen[index]), np.uint8) for seen in (scene, distance))
+    at = working_copy.cells(hazy, height, width).argmin(2)[:, :, None]  # (height, width, 1, channels)
+    seen = np.take_along_axis(working_copy.cells(scene, height, width), at, 2)[:, :, 0]
+    distances = working_copy.cells(distance, height, width)
+    far = np.mean([np.take_along_axis(distances, at[..., [c]], 2)[:, :, 0] for c in range(3)], axis=0)
+    picture, depths = (np.asarray(np.rint(255 * values), np.uint8) for values in (seen, far))
     return picture, np.ascontiguousarray(depths.transpose(2, 0, 1))

@@ -66,8 +66,8 @@ class PairSource:
         cache: Folder for the memory-mapped files of sets above `memory_limit`; they are used again by later
             runs on the same data. None means ``$XDG_CACHE_HOME/dehaze/pairs``.
         memory_limit: Bytes to hold in memory on a CPU. On other devices all pictures must fit.
-        reduction: How ``whole`` pictures are reduced; of a pair's pictures each shows its own darkest places,
-            which are the same ones but where haze or truth jump within a cell.
+        reduction: How ``whole`` pictures are reduced; of a pair's pictures each shows its own minima,
+            which are of the same places but where haze or truth jump within a cell.
 
     Raises:
         DataError: There are no pairs, a picture is damaged, or there is no room for them.
@@ -178,7 +178,7 @@ def _reduced(shape: tuple[int, int], size: tuple[int, int], zoom: float) -> tupl
 def _resize(pixels: Pixels, shape: tuple[int, int], reduction: Reduction) -> Pixels:
     if pixels.shape[:2] == shape:
         return pixels
-    if reduction == "darkest" and shape[0] <= pixels.shape[0] and shape[1] <= pixels.shape[1]:
+    if reduction == "minimum" and shape[0] <= pixels.shape[0] and shape[1] <= pixels.shape[1]:
         return np.rint(255 * reduce(pixels, *shape, reduction)).astype(np.uint8)
     how = cv2.INTER_AREA if shape[0] < pixels.shape[0] else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, shape[::-1], interpolation=how), np.uint8)

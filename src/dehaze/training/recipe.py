@@ -149,7 +149,7 @@ class Recipe:
     task: Literal["dehaze", "super-resolution", "distill"] = "dehaze"
     architecture: str = "student"
     model: dict[str, Any] = field(default_factory=dict)
-    loss: Literal["mse", "l1", "charbonnier", "rmse"] = "l1"
+    loss: Literal["mse", "l1", "charbonnier", "rmse", "psnr"] = "l1"
     haze: Literal["its", "real", "mixed"] = "its"
     view: Literal["whole", "crop"] = "whole"
     zooms: tuple[float, ...] = (1.0, 1.15, 1.35)

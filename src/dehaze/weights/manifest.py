@@ -43,7 +43,7 @@ class ModelEntry:
         description: One sentence for people.
         working_size: Long side in pixels of the pictures the network was trained on; None if any size does.
         transfer_radius: Radius in working pixels of the windows over which its answers are averaged.
-        reduction: What of a picture its working copy shows: the `mean` of each cell or its `darkest` place.
+        reduction: What of a cell a working copy shows: each channel's `mean` or `minimum`.
         second_look: Long side in pixels at which the mirrored picture is looked at, too; None for one look.
         data: What it was trained on, as its checkpoint says.
         metrics: What was measured on -> figures and the command that measured them.
