@@ -11,9 +11,11 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from dehaze.affinity import Measure
 from dehaze.errors import UsageError
 from dehaze.haze import ITS_BETA, REAL_HAZE, RealHaze
 from dehaze.limits import Reduction
+from dehaze.training.tasks import Guidance, PixelLoss
 from dehaze.weights.checkpoint import MAX_TRANSFER_RADIUS
 
 
@@ -80,8 +82,8 @@ class Distillation:
 
     teacher: str = ""
     weight: float = 0.25
-    loss: Literal["l2", "l1", "kl"] = "l2"
-    guidance: Literal["hr", "lr"] = "hr"
+    loss: Measure = "l2"
+    guidance: Guidance = "hr"
     projections: bool = False
     pool: float = 0.25
     temperature: float = 0.1
@@ -149,7 +151,7 @@ class Recipe:
     task: Literal["dehaze", "super-resolution", "distill"] = "dehaze"
     architecture: str = "student"
     model: dict[str, Any] = field(default_factory=dict)
-    loss: Literal["mse", "l1", "charbonnier", "rmse", "psnr"] = "l1"
+    loss: PixelLoss = "l1"
     haze: Literal["its", "real", "mixed"] = "its"
     view: Literal["whole", "crop"] = "whole"
     zooms: tuple[float, ...] = (1.0, 1.15, 1.35)

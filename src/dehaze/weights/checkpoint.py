@@ -195,7 +195,7 @@ def _check_types(header: Header) -> None:
     if not 1 <= header.transfer_radius <= MAX_TRANSFER_RADIUS:
         raise ValueError(f"its transfer_radius is {header.transfer_radius!r:.40}")
     if header.reduction not in REDUCTIONS:
-        raise ValueError(f"its reduction is {header.reduction!r:.40}")
+        raise ValueError(f"its reduction is {header.reduction!r:.40}, not {' or '.join(REDUCTIONS)}")
 
 
 def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Header]:
